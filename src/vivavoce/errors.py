@@ -1,0 +1,95 @@
+"""Every error vivavoce raises on purpose, split first by whose fault it is.
+
+Anything that is not a `VivavoceError` is a bug: it is logged with its traceback and shown to clients as a bare
+internal error. No message here ever carries a transcript, audio, a key or a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class VivavoceError(Exception):
+    """An expected failure; `code` is stable, `retryable` says whether the same call may succeed later."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class RequestError(VivavoceError):
+    """The caller's fault."""
+
+    code = "bad_request"
+
+
+class InvalidConfig(RequestError):
+    """A session request with fields that break the contract; `problems` has one string per field."""
+
+    code = "invalid_config"
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class Unsupported(RequestError):
+    """A well-formed request for something this installation cannot do; says what is missing and how to get it."""
+
+    code = "unsupported"
+
+
+class UnsupportedAudio(RequestError):
+    """Audio that is not what the session announced."""
+
+    code = "invalid_audio_format"
+
+
+class MalformedMessage(RequestError):
+    """A client message that cannot be read."""
+
+    code = "malformed_message"
+
+
+class UnknownSession(RequestError):
+    """No session with that id or token, or it belongs to somebody else."""
+
+    code = "unknown_session"
+
+
+class NotAllowed(RequestError):
+    """The caller has no valid key, or the session's state forbids the call."""
+
+    code = "not_allowed"
+
+
+class CapacityError(VivavoceError):
+    """No room for another session now."""
+
+    code = "capacity"
+    retryable = True
+
+
+class PluginError(VivavoceError):
+    """A plugin failed; `__cause__` keeps its own error."""
+
+    code = "plugin_error"
+    retryable = True
+
+
+class EngineError(PluginError):
+    """The speech engine failed on a clip."""
+
+    code = "engine_error"
+
+
+class StoreError(PluginError):
+    """The store cannot be read or written."""
+
+    code = "store_error"
+
+
+class SetupError(VivavoceError):
+    """The machine or its settings are not fit to start: one line that says how to mend it."""
+
+    code = "setup"

@@ -1,0 +1,170 @@
+"""Domain facts a session reports; `wire` turns each into one message, and nothing else does.
+
+An event's `kind` is the class of messages that a client can switch off. Durable events are numbered and stored before
+anybody sees them; the others (partials, acknowledgments, errors) are only sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from vivavoce.model import Kind, Result, Transcript, Utterance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingStarted:
+    """The first audio was taken."""
+
+    kind: ClassVar[Kind] = Kind.LIFECYCLE
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioAccepted:
+    """The journal holds the session's bytes up to `stop_byte`; bounds count from the session's first byte."""
+
+    kind: ClassVar[Kind] = Kind.ACK
+    durable: ClassVar[bool] = False
+    start_byte: int
+    stop_byte: int
+    start_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioRefused:
+    """One chunk was not taken, and why; audio before and after it is."""
+
+    kind: ClassVar[Kind] = Kind.ACK
+    durable: ClassVar[bool] = False
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAccepted:
+    """The client ended its audio."""
+
+    kind: ClassVar[Kind] = Kind.ACK
+    durable: ClassVar[bool] = True
+    recorded_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStarted:
+    """Somebody began to speak on a channel."""
+
+    kind: ClassVar[Kind] = Kind.SPEECH
+    durable: ClassVar[bool] = True
+    channel: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechEnded:
+    """The speech that the last `SpeechStarted` of this channel announced ended at `at_s`."""
+
+    kind: ClassVar[Kind] = Kind.SPEECH
+    durable: ClassVar[bool] = True
+    channel: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """An utterance so far; the next one with its id replaces it."""
+
+    kind: ClassVar[Kind] = Kind.PARTIAL
+    durable: ClassVar[bool] = False
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """An utterance that will not change any more."""
+
+    kind: ClassVar[Kind] = Kind.FINAL
+    durable: ClassVar[bool] = True
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEnded:
+    """No more audio is taken; every final is out."""
+
+    kind: ClassVar[Kind] = Kind.LIFECYCLE
+    durable: ClassVar[bool] = True
+    recorded_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptReady:
+    """The whole transcript."""
+
+    kind: ClassVar[Kind] = Kind.POST_PROCESSING
+    durable: ClassVar[bool] = True
+    transcript: Transcript
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultReady:
+    """The whole result; the last event of post-processing."""
+
+    kind: ClassVar[Kind] = Kind.POST_PROCESSING
+    durable: ClassVar[bool] = True
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    """The terminal event."""
+
+    kind: ClassVar[Kind] = Kind.LIFECYCLE
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something went wrong that the client should hear of; `code` is a `VivavoceError` code."""
+
+    kind: ClassVar[Kind] = Kind.ERROR
+    durable: ClassVar[bool] = False
+    code: str
+    message: str
+
+
+Event = (
+    RecordingStarted
+    | AudioAccepted
+    | AudioRefused
+    | StopAccepted
+    | SpeechStarted
+    | SpeechEnded
+    | Partial
+    | Final
+    | RecordingEnded
+    | TranscriptReady
+    | ResultReady
+    | SessionEnded
+    | Problem
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An event as written on a wire: `text` is one JSON object."""
+
+    event: Event
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A durable message with its place in the session."""
+
+    seq: int
+    kind: Kind
+    created_at: datetime
+    text: str

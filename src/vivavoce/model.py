@@ -1,0 +1,224 @@
+"""The nouns of vivavoce: what sessions, engines and stores hand to each other.
+
+Sample positions are integers at `SAMPLE_RATE`; durations and times are seconds in names that end in `_s`, or `start`
+and `end` of words and utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+"""Rate of everything downstream of the audio decoder, in Hz."""
+
+Samples = NDArray[np.float32]
+"""Mono audio at `SAMPLE_RATE`, float32 in [-1, 1]."""
+
+
+def now() -> datetime:
+    """Give the current moment, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFormat:
+    """How a session's bytes are to be read; channels are interleaved."""
+
+    encoding: Literal["pcm", "alaw", "ulaw"] = "pcm"
+    bit_depth: Literal[8, 16, 24, 32] = 16
+    sample_rate: int = 16_000
+    channels: int = 1
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample of one channel; A-law and µ-law are one byte whatever depth was stated."""
+        return 1 if self.encoding != "pcm" else self.bit_depth // 8
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.sample_bytes * self.channels
+
+    def duration_s(self, size: int) -> float:
+        """Give the seconds of audio in `size` bytes."""
+        return size / (self.frame_bytes * self.sample_rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word as spoken, without surrounding blanks; times in seconds."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """A segment's text; times in seconds on the session's clock."""
+
+    id: str
+    channel: int
+    start: float
+    end: float
+    confidence: float
+    language: str
+    words: tuple[Word, ...]
+    speaker: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The words with single blanks between them."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """All finals of a session, ordered by start."""
+
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def text(self) -> str:
+        """The utterances' texts with single blanks between them."""
+        return " ".join(utterance.text for utterance in self.utterances)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages heard, the most frequent first."""
+        counts: dict[str, int] = {}
+        for utterance in self.utterances:
+            counts[utterance.language] = counts.get(utterance.language, 0) + 1
+        return tuple(sorted(counts, key=lambda language: -counts[language]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a finished session yields."""
+
+    transcript: Transcript
+    audio_s: float
+    channels: int
+    transcription_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """Audio for an engine: `samples` from the clip's start so far, decoded as one piece.
+
+    `key` names the utterance; an engine may keep a draft under it between partials. A final's answer depends on
+    nothing but `samples` and `languages`.
+    """
+
+    key: str
+    samples: Samples
+    final: bool
+    languages: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """An engine's answer for one clip; word times are seconds from the clip's start."""
+
+    words: tuple[Word, ...]
+    language: str
+
+
+def spread_words(texts: Sequence[str], confidences: Sequence[float], start: float, end: float) -> tuple[Word, ...]:
+    """Give words times proportional to their letters between `start` and `end` (seconds)."""
+    weights = np.array([len(text) + 1 for text in texts], dtype=float)
+    edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(weights)]) / max(weights.sum(), 1.0)
+    return tuple(
+        Word(text=text, start=float(edges[i]), end=float(edges[i + 1]), confidence=confidences[i])
+        for i, text in enumerate(texts)
+    )
+
+
+class Kind(StrEnum):
+    """Classes of messages that a client switches on and off."""
+
+    PARTIAL = "partial"
+    FINAL = "final"
+    SPEECH = "speech"
+    PRE_PROCESSING = "pre_processing"
+    REALTIME = "realtime"
+    POST_PROCESSING = "post_processing"
+    ACK = "ack"
+    ERROR = "error"
+    LIFECYCLE = "lifecycle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What a client asked of its session, checked and complete."""
+
+    audio: AudioFormat = field(default_factory=AudioFormat)
+    languages: tuple[str, ...] = ()
+    endpointing_s: float = 0.05
+    maximum_utterance_s: float = 5.0
+    speech_threshold: float = 0.6
+    wanted: frozenset[Kind] = frozenset()
+
+
+class Status(StrEnum):
+    """Where a session is in its life."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    DONE = "done"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """A session as the store keeps it.
+
+    `request` is the effective configuration as the wire protocol gives it, opaque to everything but `wire`.
+    `audio_bytes` is how much of the audio file is committed; `audio_start` the length of a leading WAV header.
+    """
+
+    id: str
+    owner: str
+    token_hash: str
+    status: Status
+    created_at: datetime
+    request: Mapping[str, Any]
+    custom_metadata: Mapping[str, Any] | None = None
+    post_session_metadata: Mapping[str, Any] = field(default_factory=dict)
+    completed_at: datetime | None = None
+    error_code: int | None = None
+    audio_bytes: int = 0
+    audio_start: int = 0
+    transcription_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A journal entry beside the audio: something that happened after `at` bytes of the session's stream."""
+
+    at: int
+    kind: Literal["connect", "cut", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A caller's key as the store keeps it; the key itself is shown once and never stored."""
+
+    id: str
+    name: str
+    key_hash: str
+    created_at: datetime
+    revoked_at: datetime | None = None

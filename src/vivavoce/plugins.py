@@ -1,0 +1,204 @@
+"""The kinds of plugin, as Protocols, and how they are found by name.
+
+Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
+without required arguments. All plugins are plain blocking code; `runtime` decides on which thread or process they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivavoce.errors import SetupError
+from vivavoce.events import StoredMessage
+from vivavoce.model import (
+    ApiKey,
+    Clip,
+    Control,
+    Hypothesis,
+    Samples,
+    SessionRecord,
+    Status,
+    Utterance,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine can do.
+
+    `exact_batches` is true when a clip's answer never depends on the clips beside it; finals are decoded alone
+    otherwise. `word_times` is true when the engine's own word times are measured rather than spread.
+    """
+
+    name: str
+    languages: frozenset[str]
+    word_times: bool
+    exact_batches: bool
+    batch_size: int
+
+
+class Engine(Protocol):
+    """Speech to text; called from several threads at once."""
+
+    info: EngineInfo
+
+    def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+        """Give one hypothesis per clip, in order; blocks. At most `info.batch_size` clips."""
+
+    def release(self, key: str) -> None:
+        """Forget what was kept under a clip's key; unknown keys are fine."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+class Vad(Protocol):
+    """Voice activity; one object serves every channel, the state is the channel's own."""
+
+    frame: int
+    """Samples of one frame."""
+
+    def open(self) -> Any:
+        """Give the state of a channel before its first frame; it is picklable and never changed in place."""
+
+    def probabilities(self, frames: NDArray[np.float32], state: Any) -> tuple[NDArray[np.float32], Any]:
+        """Give the probability of speech in each of `frames` `[n, frame]`, in order, and the state after them.
+
+        Any split of the same frames into calls gives the same probabilities, bit for bit.
+        """
+
+
+class Aligner(Protocol):
+    """Word times for a known text; may hold the GIL, so it runs in a process of its own."""
+
+    languages: frozenset[str]
+
+    def align(self, samples: Samples, words: Sequence[str]) -> list[tuple[float, float]] | None:
+        """Give each word's start and end in seconds from the clip's start, in order, or None where it fails."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
+
+    Fields left at their defaults change nothing.
+    """
+
+    session_id: str
+    audio_bytes: int | None = None
+    audio_start: int | None = None
+    controls: tuple[Control, ...] = ()
+    messages: tuple[StoredMessage, ...] = ()
+    finals: tuple[Utterance, ...] = ()
+    status: Status | None = None
+    completed_at: datetime | None = None
+    error_code: int | None = None
+    transcription_s: float | None = None
+
+
+class Store(Protocol):
+    """Sessions, their journals and the keys; every method raises `StoreError` when the database fails."""
+
+    async def add_session(self, record: SessionRecord) -> None:
+        """Keep a new session."""
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """Give one session."""
+
+    async def session_by_token(self, token_hash: str) -> SessionRecord | None:
+        """Give the session that a socket token opens."""
+
+    async def unfinished_sessions(self) -> list[SessionRecord]:
+        """Give the sessions that are neither done nor in error, the oldest first."""
+
+    async def list_sessions(
+        self,
+        *,
+        owner: str | None,
+        offset: int,
+        limit: int,
+        statuses: Sequence[Status] = (),
+        since: datetime | None = None,
+        before: datetime | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> list[SessionRecord]:
+        """Give sessions newest first; `since` is inclusive, `before` exclusive; metadata matches by equal values
+        of the given keys, nested objects by containment. `owner` None means everybody's.
+        """
+
+    async def set_post_session_metadata(self, session_id: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the client's debug data."""
+
+    async def delete_session(self, session_id: str) -> None:
+        """Remove a session with its messages, finals and controls."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all writes in one transaction, in order, or none of them."""
+
+    async def controls(self, session_id: str) -> list[Control]:
+        """Give the journal's control entries in the order they were written."""
+
+    async def messages(self, session_id: str) -> list[StoredMessage]:
+        """Give the durable messages by `seq`."""
+
+    async def finals(self, session_id: str) -> list[Utterance]:
+        """Give the finals by start, then channel."""
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Keep a new key."""
+
+    async def keys(self) -> list[ApiKey]:
+        """Give all keys, revoked ones included, the oldest first."""
+
+    async def key_by_hash(self, key_hash: str) -> ApiKey | None:
+        """Give the key with this hash, unless it is revoked."""
+
+    async def revoke_key(self, key_id: str, at: datetime) -> bool:
+        """Revoke a key by id; False where there is none or it was revoked before."""
+
+    async def close(self) -> None:
+        """Close the database."""
+
+
+class AudioFiles(Protocol):
+    """The raw bytes of each session, appended while it lives; blocking, called from threads."""
+
+    def append(self, session_id: str, data: bytes) -> None:
+        """Write at the end of the session's file; the bytes survive the death of the process on return."""
+
+    def read(self, session_id: str, offset: int, size: int) -> bytes:
+        """Give up to `size` bytes from `offset`; fewer at the end, none where there is no file."""
+
+    def truncate(self, session_id: str, size: int) -> None:
+        """Cut the file back to `size` bytes, where a crash left more than was committed."""
+
+    def size(self, session_id: str) -> int:
+        """Give the file's length in bytes, 0 where there is none."""
+
+    def release(self, session_id: str) -> None:
+        """Close what is held open for a session."""
+
+    def delete(self, session_id: str) -> None:
+        """Remove the file; none is fine."""
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`)."""
+    return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
+
+
+def plugin(kind: str, name: str) -> Callable[..., Any]:
+    """Give the factory of an installed plugin; raises `SetupError` with the names there are."""
+    for point in entry_points(group=f"vivavoce.{kind}"):
+        if point.name == name:
+            factory: Callable[..., Any] = point.load()
+            return factory
+    known = ", ".join(plugin_names(kind)) or "none"
+    raise SetupError(f"no {kind.removesuffix('s')} named {name!r} is installed (there are: {known})")
