@@ -1,0 +1,250 @@
+"""One channel of a session: frames in, speech events and requests for decoding out, answers back in.
+
+`feed` and `cut` bring audio time forward and give `Step`s: events to publish and `Ask`s for the decode pool. The
+answer to every ask that was not withdrawn comes back through `resolve`, which gives the events it makes possible. That
+is the only loop on the road.
+
+An utterance's clip is `[onset - PREROLL, end of speech + TAIL)`, or to a forced cut, and never reaches back into the
+clip before it. Asks for a final are made as soon as the endpointer tells a possible end of speech; if the segment then
+closes with the same clip, the answer is already there or on its way, otherwise it is withdrawn and the new clip asked
+for. So a final depends on its clip alone and never on which partials or guesses ran. While the segment is open, such an
+answer serves as a partial. Finals leave in segment order; an utterance without words leaves none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
+from vivavoce.model import SAMPLE_RATE, Hypothesis, Samples, Utterance, Word
+from vivavoce.speech.audio import FRAME
+from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, levels
+
+PREROLL = SAMPLE_RATE // 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A clip to decode; `number` names the ask on its channel, `utterance` the utterance it belongs to."""
+
+    channel: int
+    number: int
+    utterance: str
+    start: int
+    samples: Samples
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """The answer to this ask is no longer wanted."""
+
+    channel: int
+    number: int
+
+
+ChannelEvent = SpeechStarted | SpeechEnded | Partial | Final
+Step = ChannelEvent | Ask | Withdraw
+
+
+@dataclass(slots=True, kw_only=True)
+class _Guess:
+    """An ask for a final, and its answer once there."""
+
+    ask: Ask
+    stop: int
+    answer: Hypothesis | None = None
+    answered: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Segment:
+    """The open segment: its clip's start, what was asked for, how far partials reach."""
+
+    utterance: str
+    start: int
+    guess: _Guess | None = None
+    asked_to: int = 0
+    shown_to: int = 0
+
+
+class Channel:
+    """One track, from 0; pure, and the same for every split of the same frames."""
+
+    def __init__(self, index: int, endpointer: Endpointer, *, partial_every: int | None) -> None:
+        """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None."""
+        self._index = index
+        self._endpointer = endpointer
+        self._partial_every = partial_every
+        self._frames: deque[Samples] = deque()
+        self._kept_from = 0
+        self._free_from = 0
+        self._numbers = count()
+        self._segment: _Segment | None = None
+        self._closed: deque[_Guess] = deque()
+        self._partials: dict[int, Ask] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a segment is open or a final is still out."""
+        return self._endpointer.onset is not None or bool(self._closed)
+
+    @property
+    def open(self) -> bool:
+        """Whether an utterance is open."""
+        return self._segment is not None
+
+    def feed(self, samples: Samples, probabilities: NDArray[np.float32]) -> list[Step]:
+        """Take whole frames with a probability each."""
+        frames = samples.reshape(-1, FRAME)
+        loudness = levels(frames)
+        steps: list[Step] = []
+        for frame, probability, blocks in zip(frames, probabilities, loudness, strict=True):
+            self._frames.append(frame)
+            for mark in self._endpointer.step(float(probability), blocks):
+                steps += self._on_mark(mark)
+            steps += self._partial()
+            self._forget()
+        return steps
+
+    def cut(self) -> list[Step]:
+        """Close the open segment at the end of the frames so far, at a stop or where the stream stalls."""
+        steps = [step for mark in self._endpointer.cut() for step in self._on_mark(mark)]
+        self._forget()
+        return steps
+
+    def resolve(self, number: int, answer: Hypothesis | None) -> list[ChannelEvent]:
+        """Take the answer to an ask (None where decoding failed) and give the events it makes possible."""
+        if ask := self._partials.pop(number, None):
+            return self._show(ask, answer)
+        guess = next((each for each in self._guesses() if each.ask.number == number), None)
+        if guess is None:
+            return []
+        guess.answer, guess.answered = answer, True
+        if self._segment and guess is self._segment.guess:
+            return self._show(guess.ask, answer)
+        return self._settle()
+
+    def _guesses(self) -> list[_Guess]:
+        current = self._segment.guess if self._segment else None
+        return [*self._closed, current] if current else [*self._closed]
+
+    def _on_mark(self, mark: Opened | Paused | Closed) -> list[Step]:
+        match mark:
+            case Opened(onset=onset):
+                start = max(onset - PREROLL, self._free_from, self._kept_from)
+                name = f"{self._index:02}_{onset * 1000 // SAMPLE_RATE:08}"
+                self._segment = _Segment(utterance=name, start=start, asked_to=onset, shown_to=onset)
+                return [SpeechStarted(channel=self._index, at_s=onset / SAMPLE_RATE)]
+            case Paused(end=end):
+                return self._ask_final(end + TAIL)
+            case Closed():
+                return self._on_closed(mark)
+
+    def _on_closed(self, mark: Closed) -> list[Step]:
+        stop = mark.end if mark.forced else min(mark.end + TAIL, self._endpointer.at)
+        steps = self._ask_final(stop)
+        segment, self._segment = self._segment, None
+        assert segment is not None
+        assert segment.guess is not None
+        self._closed.append(segment.guess)
+        self._free_from = stop
+        steps += [Withdraw(channel=self._index, number=number) for number in self._partials]
+        self._partials.clear()
+        return [*steps, SpeechEnded(channel=self._index, at_s=mark.end / SAMPLE_RATE), *self._settle()]
+
+    def _ask_final(self, stop: int) -> list[Step]:
+        """Ask for the open segment's final up to `stop`, unless that very clip was asked for."""
+        segment = self._segment
+        assert segment is not None
+        steps: list[Step] = []
+        if segment.guess is not None:
+            if segment.guess.stop == stop:
+                return []
+            if not segment.guess.answered:
+                steps.append(Withdraw(channel=self._index, number=segment.guess.ask.number))
+        ask = self._ask(stop, final=True)
+        segment.guess = _Guess(ask=ask, stop=stop)
+        segment.asked_to = stop
+        return [*steps, ask]
+
+    def _partial(self) -> list[Step]:
+        segment, last_loud = self._segment, self._endpointer.last_loud
+        if segment is None or self._partial_every is None:
+            return []
+        stop = self._endpointer.at
+        if stop - segment.asked_to < self._partial_every or last_loud <= segment.asked_to:
+            return []
+        ask = self._ask(stop, final=False)
+        self._partials[ask.number] = ask
+        segment.asked_to = stop
+        return [ask]
+
+    def _ask(self, stop: int, *, final: bool) -> Ask:
+        assert self._segment is not None
+        start = self._segment.start
+        first, last = (start - self._kept_from) // FRAME, -(-(stop - self._kept_from) // FRAME)
+        joined = np.concatenate([self._frames[i] for i in range(first, last)])
+        offset = start - self._kept_from - first * FRAME
+        return Ask(
+            channel=self._index,
+            number=next(self._numbers),
+            utterance=self._segment.utterance,
+            start=start,
+            samples=joined[offset : offset + stop - start],
+            final=final,
+        )
+
+    def _forget(self) -> None:
+        """Drop frames that no clip can need any more."""
+        if self._segment is not None:
+            needed = self._segment.start
+        else:
+            onset = self._endpointer.onset
+            needed = (self._endpointer.at if onset is None else onset) - PREROLL
+        needed = max(needed, self._free_from if self._segment is None else 0)
+        while self._frames and self._kept_from + FRAME <= needed:
+            self._frames.popleft()
+            self._kept_from += FRAME
+
+    def _show(self, ask: Ask, answer: Hypothesis | None) -> list[ChannelEvent]:
+        """Give a partial, unless a later one was shown or there is nothing to show."""
+        stop = ask.start + len(ask.samples)
+        segment = self._segment
+        if segment is None or segment.utterance != ask.utterance or stop <= segment.shown_to:
+            return []
+        if self._partial_every is None or answer is None or not answer.words:
+            return []
+        segment.shown_to = stop
+        return [Partial(utterance=self._utterance(ask, answer))]
+
+    def _settle(self) -> list[ChannelEvent]:
+        """Give the finals that are answered and have no unanswered one before them."""
+        finals: list[ChannelEvent] = []
+        while self._closed and self._closed[0].answered:
+            guess = self._closed.popleft()
+            if guess.answer is not None and guess.answer.words:
+                finals.append(Final(utterance=self._utterance(guess.ask, guess.answer)))
+        return finals
+
+    def _utterance(self, ask: Ask, answer: Hypothesis) -> Utterance:
+        shift = ask.start / SAMPLE_RATE
+        words = tuple(_shifted(word, shift) for word in answer.words)
+        return Utterance(
+            id=ask.utterance,
+            channel=self._index,
+            start=words[0].start,
+            end=words[-1].end,
+            confidence=sum(word.confidence for word in words) / len(words),
+            language=answer.language,
+            words=words,
+        )
+
+
+def _shifted(word: Word, by_s: float) -> Word:
+    return replace(word, start=word.start + by_s, end=word.end + by_s)

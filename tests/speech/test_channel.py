@@ -1,0 +1,185 @@
+"""One channel: what it asks for, what it says, and that answers in any order change neither."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
+from vivavoce.model import SAMPLE_RATE, Hypothesis, Word, spread_words
+from vivavoce.speech.audio import FRAME
+from vivavoce.speech.channel import PREROLL, Ask, Channel, Step, Withdraw
+from vivavoce.speech.endpoint import TAIL, Endpointer
+
+
+def channel(*, partial_every: int | None = SAMPLE_RATE // 5) -> Channel:
+    endpointer = Endpointer(threshold=0.6, silence=SAMPLE_RATE // 4, maximum=5 * SAMPLE_RATE)
+    return Channel(0, endpointer, partial_every=partial_every)
+
+
+def signal(pattern: str) -> tuple[np.ndarray, np.ndarray]:
+    """`#` is a frame of speech, `.` one of silence; samples carry their own position, so clips can be checked."""
+    loud = np.array([mark == "#" for mark in pattern])
+    samples = np.repeat(np.where(loud, 0.5, 1e-5), FRAME) * (1 + np.arange(len(pattern) * FRAME) / 1e7)
+    return samples.astype(np.float32), loud.astype(np.float32)
+
+
+def answer(ask: Ask) -> Hypothesis:
+    """A word per tenth of a second, so that the text shows the clip's length."""
+    count = max(len(ask.samples) * 10 // SAMPLE_RATE, 1)
+    texts = [f"w{i}" for i in range(count)]
+    return Hypothesis(words=spread_words(texts, [0.5] * count, 0.0, len(ask.samples) / SAMPLE_RATE), language="en")
+
+
+def play(track: Channel, pattern: str, piece: int = 1) -> list[Step]:
+    """Feed and answer every ask at once; give all steps and events in order."""
+    samples, speech = signal(pattern)
+    out: list[Step] = []
+
+    def follow(steps: list[Step]) -> None:
+        out.extend(steps)
+        for step in steps:
+            if isinstance(step, Ask):
+                out.extend(track.resolve(step.number, answer(step)))
+
+    for i in range(0, len(speech), piece):
+        follow(track.feed(samples[i * FRAME : (i + piece) * FRAME], speech[i : i + piece]))
+    follow(track.cut())
+    return out
+
+
+PHRASE = "." * 10 + "#" * 30 + "." * 20
+
+
+def test_one_phrase() -> None:
+    """Speech is announced, shown while it lasts, ended, and finished under one id, in this order."""
+    events = [step for step in play(channel(), PHRASE) if not isinstance(step, Ask | Withdraw)]
+    assert isinstance(events[0], SpeechStarted)
+    assert events[0].at_s == 10 * FRAME / SAMPLE_RATE
+    assert all(isinstance(event, Partial) for event in events[1:-2])
+    assert len(events) > 5
+    assert isinstance(events[-2], SpeechEnded)
+    assert events[-2].at_s == 40 * FRAME / SAMPLE_RATE
+    assert isinstance(events[-1], Final)
+    assert {event.utterance.id for event in events if isinstance(event, Partial | Final)} == {"00_00000320"}
+
+
+def test_the_finals_clip_is_exact() -> None:
+    """The clip runs from 0.2 s before the onset to 0.1 s after the end of speech, to the sample."""
+    samples, _ = signal(PHRASE)
+    finals = [step for step in play(channel(), PHRASE) if isinstance(step, Ask) and step.final]
+    start, stop = 10 * FRAME - PREROLL, 40 * FRAME + TAIL
+    assert finals[-1].start == start
+    assert np.array_equal(finals[-1].samples, samples[start:stop])
+
+
+def test_a_final_is_asked_for_before_it_is_due() -> None:
+    """The ask for the final comes before the end is decided, and only once."""
+    steps = play(channel(partial_every=None), PHRASE)
+    kinds = [type(step).__name__ for step in steps]
+    assert kinds == ["SpeechStarted", "Ask", "SpeechEnded", "Final"]
+
+
+def test_clips_do_not_overlap() -> None:
+    """A pre-roll never reaches back into the clip before."""
+    steps = play(channel(), ("." * 9 + "#" * 20) * 3 + "." * 30)
+    spans: dict[str, tuple[int, int]] = {}
+    for ask in (step for step in steps if isinstance(step, Ask) and step.final):
+        spans[ask.utterance] = (ask.start, ask.start + len(ask.samples))
+    ordered = sorted(spans.values())
+    assert len(ordered) == 3
+    assert all(before[1] <= after[0] for before, after in pairwise(ordered))
+
+
+def test_without_partials_none_are_asked_for() -> None:
+    """A session that wants no partials costs none."""
+    steps = play(channel(partial_every=None), PHRASE)
+    assert not any(isinstance(step, Partial) for step in steps)
+    assert all(step.final for step in steps if isinstance(step, Ask))
+
+
+def test_an_utterance_without_words_leaves_no_final() -> None:
+    """The engine heard nothing: speech events only."""
+    track = channel(partial_every=None)
+    samples, speech = signal(PHRASE)
+    steps = track.feed(samples, speech)
+    asks = [step for step in steps if isinstance(step, Ask)]
+    assert track.resolve(asks[-1].number, Hypothesis(words=(), language="en")) == []
+    assert not track.busy
+
+
+def test_a_failed_decode_blocks_nothing() -> None:
+    """An utterance that could not be decoded is left out and the ones after it come."""
+    track = channel(partial_every=None)
+    samples, speech = signal(PHRASE * 2)
+    first, second = [step for step in track.feed(samples, speech) if isinstance(step, Ask)]
+    assert track.resolve(second.number, answer(second)) == []
+    finals = track.resolve(first.number, None)
+    assert [event.utterance.id for event in finals if isinstance(event, Final)] == [second.utterance]
+
+
+def test_times_are_the_sessions() -> None:
+    """Word times count from the start of the channel, not of the clip."""
+    final = next(step for step in play(channel(), PHRASE) if isinstance(step, Final))
+    assert final.utterance.start == (10 * FRAME - PREROLL) / SAMPLE_RATE
+    assert final.utterance.end == (40 * FRAME + TAIL) / SAMPLE_RATE
+    assert all(isinstance(word, Word) for word in final.utterance.words)
+
+
+patterns = st.lists(st.tuples(st.sampled_from("#."), st.integers(1, 60)), min_size=1, max_size=12).map(
+    lambda runs: "".join(mark * count for mark, count in runs)
+)
+
+
+@given(pattern=patterns, piece=st.integers(1, 40))
+def test_any_split_gives_the_same_finals(pattern: str, piece: int) -> None:
+    """How many frames come at once changes nothing about finals and speech events."""
+
+    def kept(steps: list[Step]) -> tuple[list[Step], list[Step]]:
+        # An answer comes when it comes: finals are in order among themselves.
+        speech = [step for step in steps if isinstance(step, SpeechStarted | SpeechEnded)]
+        return speech, [step for step in steps if isinstance(step, Final)]
+
+    assert kept(play(channel(), pattern, piece)) == kept(play(channel(), pattern))
+
+
+@settings(max_examples=60)
+@given(pattern=patterns, order=st.randoms(use_true_random=False), held=st.floats(0, 1))
+def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order: object, held: float) -> None:
+    """Late, early and reordered answers give the same finals, once each, in segment order; partials only go forward."""
+    track, samples_speech = channel(), signal(pattern)
+    waiting: list[Ask] = []
+    events: list[object] = []
+
+    def follow(steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Ask):
+                waiting.append(step)
+            elif isinstance(step, Withdraw):
+                waiting[:] = [ask for ask in waiting if ask.number != step.number]
+            else:
+                events.append(step)
+
+    def resolve_some(share: float) -> None:
+        order.shuffle(waiting)
+        for _ in range(round(len(waiting) * share)):
+            ask = waiting.pop()
+            follow(list(track.resolve(ask.number, answer(ask))))
+
+    samples, speech = samples_speech
+    for i in range(len(speech)):
+        follow(track.feed(samples[i * FRAME : (i + 1) * FRAME], speech[i : i + 1]))
+        resolve_some(1 - held)
+    follow(track.cut())
+    resolve_some(1.0)
+    expected = [step for step in play(channel(), pattern) if isinstance(step, Final)]
+    assert [event for event in events if isinstance(event, Final)] == expected
+    assert not track.busy
+    shown: dict[str, float] = {}
+    for event in events:
+        if isinstance(event, Partial):
+            assert event.utterance.end >= shown.get(event.utterance.id, 0.0)
+            shown[event.utterance.id] = event.utterance.end
