@@ -1,0 +1,138 @@
+"""The tables of the store, as one schema for SQLite and PostgreSQL.
+
+A change here needs a new file in `migrations/versions`; a test compares the two. What moves with every committed chunk
+of audio stands in `progress`, apart from the wide rows of `sessions`: a database writes whole pages, and a page holds
+one or two sessions but a hundred rows of progress.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, stored in UTC and given back aware of it, to the microsecond; refuses naive datetimes."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Turn a moment into UTC; one that UTC cannot express becomes the nearest that it can."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            return _EARLIEST if value.year == 1 else _LATEST
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Give the zone back to what SQLite keeps without one."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("token_hash", String, nullable=False, unique=True),
+    Column("status", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("completed_at", UtcDateTime),
+    Column("error_code", Integer),
+    Column("request", JSON, nullable=False),
+    Column("custom_metadata", JSON(none_as_null=True)),
+    Column("post_session_metadata", JSON, nullable=False),
+    Index("ix_sessions_created_at", "created_at", "id"),
+    Index("ix_sessions_owner", "owner", "created_at", "id"),
+    Index("ix_sessions_status", "status", "created_at"),
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("audio_bytes", BigInteger, nullable=False),
+    Column("audio_start", BigInteger, nullable=False),
+    Column("transcription_s", Double, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+finals = Table(
+    "finals",
+    metadata,
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("channel", Integer, nullable=False),
+    Column("start", Double, nullable=False),
+    Column("end", Double, nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("language", String, nullable=False),
+    Column("speaker", Integer),
+    Column("words", JSON, nullable=False),
+)
+
+controls = Table(
+    "controls",
+    metadata,
+    # SQLite counts by itself in columns called INTEGER only, which are 64 bits wide there.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("key_hash", String, nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+)

@@ -1,0 +1,391 @@
+"""The store on a relational database: SQLite by default, PostgreSQL by URL.
+
+One connection writes and a few read. Writes take turns, so that a transaction is never refused because of another one
+of this process; SQLite's write-ahead log (WAL) and PostgreSQL's row versions let reads go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from vivavoce.errors import StoreError
+from vivavoce.events import StoredMessage
+from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Status, Utterance, Word
+from vivavoce.stores.database import empty_log, failing_as, make_engines, setup_failing
+from vivavoce.stores.migrations import upgrade
+from vivavoce.stores.schema import api_keys, controls, finals, messages, progress, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Executable
+
+    from vivavoce.plugins import Write
+
+_T = TypeVar("_T")
+
+_SCAN_ROWS = 500
+_LARGEST = 2**63 - 1
+_PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s")
+_SESSION_COLUMNS = ("status", "completed_at", "error_code")
+_NEWEST_FIRST = (sessions.c.created_at.desc(), sessions.c.id.desc())
+
+
+class SqlStore:
+    """`vivavoce.plugins.Store` on a relational database; belongs to the event loop that opened it."""
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._turn = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, durable: bool = False) -> SqlStore:
+        """Open the database at an SQLAlchemy URL and bring its tables up to date.
+
+        SQLite files are made where they are missing, for this user's eyes only. What was committed survives the death
+        of the process; with `durable`, SQLite waits for the disk so that it survives a power cut too (PostgreSQL does
+        so by its own settings). Raises `SetupError` where the database cannot be opened or is newer than this program.
+        """
+        with setup_failing(url):
+            store = cls(*make_engines(url, durable=durable))
+            try:
+                async with store._writer.begin() as connection:
+                    await connection.run_sync(upgrade)
+            except BaseException:
+                await store.close()
+                raise
+            return store
+
+    async def close(self) -> None:
+        """Close the database when the calls that have begun are done; later ones raise `StoreError`."""
+        self._closed = True
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def add_session(self, record: SessionRecord) -> None:
+        """Keep a new session; its id and token hash must be new."""
+        values = {column.name: getattr(record, column.name) for column in sessions.columns}
+        values |= {name: dict(values[name]) for name in ("request", "post_session_metadata")}
+        if record.custom_metadata is not None:
+            values["custom_metadata"] = dict(record.custom_metadata)
+        moving = {name: getattr(record, name) for name in _PROGRESS_COLUMNS}
+        await self._change(
+            "keep a session",
+            insert(sessions).values(values),
+            insert(progress).values(session_id=record.id, **moving),
+        )
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """Give one session."""
+        rows = await self._rows("read a session", _records().where(sessions.c.id == session_id))
+        return _record(rows[0]) if rows else None
+
+    async def session_by_token(self, token_hash: str) -> SessionRecord | None:
+        """Give the session that a socket token opens."""
+        rows = await self._rows("read a session", _records().where(sessions.c.token_hash == token_hash))
+        return _record(rows[0]) if rows else None
+
+    async def unfinished_sessions(self) -> list[SessionRecord]:
+        """Give the sessions that are neither done nor in error, the oldest first."""
+        query = _records().where(sessions.c.status.in_([Status.QUEUED, Status.PROCESSING]))
+        rows = await self._rows("list sessions", query.order_by(sessions.c.created_at, sessions.c.id))
+        return [_record(row) for row in rows]
+
+    async def list_sessions(
+        self,
+        *,
+        owner: str | None,
+        offset: int,
+        limit: int,
+        statuses: Sequence[Status] = (),
+        since: datetime | None = None,
+        before: datetime | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> list[SessionRecord]:
+        """Give sessions newest first, those of one moment by descending id.
+
+        Metadata matches as `contains_metadata` says, row by row in this process: the time that takes grows with the
+        sessions that the other filters let through.
+        """
+        filters: list[ColumnElement[bool]] = []
+        if owner is not None:
+            filters.append(sessions.c.owner == owner)
+        if statuses:
+            filters.append(sessions.c.status.in_(list(statuses)))
+        if since is not None:
+            filters.append(sessions.c.created_at >= since)
+        if before is not None:
+            filters.append(sessions.c.created_at < before)
+        chosen = select(sessions.c.id).where(*filters).order_by(*_NEWEST_FIRST)
+        offset, limit = min(offset, _LARGEST), min(limit, _LARGEST)
+
+        async def read(connection: AsyncConnection) -> list[SessionRecord]:
+            if not custom_metadata:
+                return await _records_of(connection, chosen.offset(offset).limit(limit))
+            found = await _matching_ids(connection, chosen, dict(custom_metadata), offset, limit)
+            parts = [await _records_of(connection, ids) for ids in _slices(found)]
+            return [record for part in parts for record in part]
+
+        return await self._read("list sessions", read)
+
+    async def set_post_session_metadata(self, session_id: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the client's debug data; raises `StoreError` where there is no such session."""
+        change = update(sessions).where(sessions.c.id == session_id).values(post_session_metadata=dict(metadata))
+        if await self._change("keep metadata", change) == 0:
+            raise StoreError("cannot keep metadata: there is no such session")
+
+    async def delete_session(self, session_id: str) -> None:
+        """Remove a session with its messages, finals and controls; none is fine.
+
+        SQLite overwrites what it deletes, and its log is emptied where no reader holds it.
+        """
+
+        async def remove() -> None:
+            async with self._turn:
+                async with self._writer.begin() as connection:
+                    await connection.execute(delete(sessions).where(sessions.c.id == session_id))
+                await empty_log(self._writer)
+
+        await self._apart("delete a session", remove)
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.
+
+        Raises `StoreError` for a session that is not there, and for a message or final that is there already.
+        """
+        if not writes:
+            return
+
+        async def apply(connection: AsyncConnection) -> None:
+            await _lock_sessions(connection, sorted({write.session_id for write in writes}))
+            for statement, rows in _statements(writes):
+                await connection.execute(statement, rows)
+
+        await self._write("commit", apply)
+
+    async def controls(self, session_id: str) -> list[Control]:
+        """Give the journal's control entries in the order they were written."""
+        query = select(controls.c.at, controls.c.kind).where(controls.c.session_id == session_id)
+        rows = await self._rows("read controls", query.order_by(controls.c.position))
+        return [Control(**row) for row in rows]
+
+    async def messages(self, session_id: str) -> list[StoredMessage]:
+        """Give the durable messages by `seq`."""
+        columns = (messages.c.seq, messages.c.kind, messages.c.created_at, messages.c.text)
+        query = select(*columns).where(messages.c.session_id == session_id).order_by(messages.c.seq)
+        rows = await self._rows("read messages", query)
+        return [StoredMessage(**{**row, "kind": Kind(row["kind"])}) for row in rows]
+
+    async def finals(self, session_id: str) -> list[Utterance]:
+        """Give the finals by start, then channel."""
+        columns = [column for column in finals.columns if column is not finals.c.session_id]
+        query = select(*columns).where(finals.c.session_id == session_id)
+        rows = await self._rows("read finals", query.order_by(finals.c.start, finals.c.channel, finals.c.id))
+        return [_utterance(row) for row in rows]
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Keep a new key; its id and hash must be new."""
+        await self._change("keep a key", insert(api_keys).values(asdict(key)))
+
+    async def keys(self) -> list[ApiKey]:
+        """Give all keys, revoked ones included, the oldest first."""
+        rows = await self._rows("read keys", select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id))
+        return [ApiKey(**row) for row in rows]
+
+    async def key_by_hash(self, key_hash: str) -> ApiKey | None:
+        """Give the key with this hash, unless it is revoked."""
+        query = select(api_keys).where(api_keys.c.key_hash == key_hash, api_keys.c.revoked_at.is_(None))
+        rows = await self._rows("read a key", query)
+        return ApiKey(**rows[0]) if rows else None
+
+    async def revoke_key(self, key_id: str, at: datetime) -> bool:
+        """Revoke a key by id; False where there is none or it was revoked before."""
+        change = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        return await self._change("revoke a key", change.values(revoked_at=at)) == 1
+
+    async def _rows(self, action: str, query: Select[Any]) -> Sequence[RowMapping]:
+        async def read(connection: AsyncConnection) -> Sequence[RowMapping]:
+            rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+            return rows
+
+        return await self._read(action, read)
+
+    async def _change(self, action: str, *statements: Executable) -> int:
+        """Run statements in one transaction and count the rows that the last one touched."""
+
+        async def change(connection: AsyncConnection) -> int:
+            return [(await connection.execute(statement)).rowcount for statement in statements][-1]
+
+        return await self._write(action, change)
+
+    async def _read(self, action: str, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        async def read() -> _T:
+            async with self._reader.connect() as connection:
+                return await work(connection)
+
+        return await self._apart(action, read)
+
+    async def _write(self, action: str, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        async def write() -> _T:
+            async with self._turn, self._writer.begin() as connection:
+                return await work(connection)
+
+        return await self._apart(action, write)
+
+    async def _apart(self, action: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Work in a task of its own, which goes on when the caller is cancelled.
+
+        A connection that is abandoned in the middle of a statement keeps its locks until the driver comes back to it.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        task = asyncio.create_task(work(), name=f"store: {action}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        with failing_as(action):
+            return await asyncio.shield(task)
+
+
+def contains_metadata(stored: Any, wanted: Any) -> bool:
+    """Say whether `wanted` is found in `stored`: objects key by key, lists item by item, other values by equality.
+
+    As queries know only strings, a wanted string also finds the number, boolean or null that JSON writes like it.
+    """
+    if isinstance(wanted, dict):
+        return isinstance(stored, dict) and all(
+            key in stored and contains_metadata(stored[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(stored, list)
+            and len(stored) == len(wanted)
+            and all(contains_metadata(*pair) for pair in zip(stored, wanted, strict=True))
+        )
+    if isinstance(wanted, str):
+        return bool(stored == wanted) or (not isinstance(stored, (str, dict, list)) and json.dumps(stored) == wanted)
+    # Python takes True for 1; JSON does not.
+    return isinstance(stored, bool) == isinstance(wanted, bool) and bool(stored == wanted)
+
+
+def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut ids into as many as one statement may name."""
+    for start in range(0, len(ids), _SCAN_ROWS):
+        yield ids[start : start + _SCAN_ROWS]
+
+
+def _records() -> Select[Any]:
+    moving = [progress.c[name] for name in _PROGRESS_COLUMNS]
+    return select(sessions, *moving).join(progress, progress.c.session_id == sessions.c.id)
+
+
+def _record(row: RowMapping) -> SessionRecord:
+    return SessionRecord(**{**row, "status": Status(row["status"])})
+
+
+def _utterance(row: RowMapping) -> Utterance:
+    words = (
+        Word(text=text, start=start, end=end, confidence=confidence) for text, start, end, confidence in row["words"]
+    )
+    return Utterance(**{**row, "words": tuple(words)})
+
+
+async def _records_of(connection: AsyncConnection, ids: Select[Any] | Sequence[str]) -> list[SessionRecord]:
+    query = _records().where(sessions.c.id.in_(ids)).order_by(*_NEWEST_FIRST)
+    return [_record(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def _matching_ids(
+    connection: AsyncConnection, chosen: Select[Any], wanted: dict[str, Any], offset: int, limit: int
+) -> list[str]:
+    found: list[str] = []
+    if limit == 0:
+        return found
+    scan = chosen.add_columns(sessions.c.custom_metadata).execution_options(yield_per=_SCAN_ROWS)
+    async with connection.stream(scan) as rows:
+        async for row in rows:
+            if not contains_metadata(row.custom_metadata, wanted):
+                continue
+            if offset > 0:
+                offset -= 1
+                continue
+            found.append(row.id)
+            if len(found) == limit:
+                break
+    return found
+
+
+async def _lock_sessions(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    for some in _slices(ids):
+        query = select(sessions.c.id).where(sessions.c.id.in_(some)).order_by(sessions.c.id).with_for_update()
+        if len((await connection.execute(query)).all()) != len(some):
+            raise StoreError("cannot commit: there is no such session")
+
+
+def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
+    """Give the statements of a commit, each with the rows of all sessions."""
+    for names, rows in _changes(writes, _SESSION_COLUMNS).items():
+        yield update(sessions).where(sessions.c.id == bindparam("key")).values(_bound(names)), rows
+    for names, rows in _changes(writes, _PROGRESS_COLUMNS).items():
+        yield update(progress).where(progress.c.session_id == bindparam("key")).values(_bound(names)), rows
+    if rows := [_message_row(write.session_id, message) for write in writes for message in write.messages]:
+        yield insert(messages), rows
+    if rows := [_final_row(write.session_id, final) for write in writes for final in write.finals]:
+        yield insert(finals), rows
+    if rows := [_control_row(write.session_id, control) for write in writes for control in write.controls]:
+        yield insert(controls), rows
+
+
+def _changes(writes: Sequence[Write], names: Sequence[str]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """Give the last value of each field that a write sets, one row a session, grouped by the fields."""
+    last: dict[str, dict[str, Any]] = {}
+    for write in writes:
+        given = {name: value for name in names if (value := getattr(write, name)) is not None}
+        last.setdefault(write.session_id, {}).update(given)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for session_id, values in last.items():
+        if values:
+            groups.setdefault(tuple(sorted(values)), []).append({"key": session_id, **values})
+    return groups
+
+
+def _bound(names: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+def _message_row(session_id: str, message: StoredMessage) -> dict[str, Any]:
+    return {
+        "session_id": session_id,
+        "seq": message.seq,
+        "kind": message.kind,
+        "created_at": message.created_at,
+        "text": message.text,
+    }
+
+
+def _final_row(session_id: str, final: Utterance) -> dict[str, Any]:
+    return {
+        "session_id": session_id,
+        "id": final.id,
+        "channel": final.channel,
+        "start": final.start,
+        "end": final.end,
+        "confidence": final.confidence,
+        "language": final.language,
+        "speaker": final.speaker,
+        "words": [[word.text, word.start, word.end, word.confidence] for word in final.words],
+    }
+
+
+def _control_row(session_id: str, control: Control) -> dict[str, Any]:
+    return {"session_id": session_id, "at": control.at, "kind": control.kind}
