@@ -1,0 +1,122 @@
+"""What REST answers, as models: the OpenAPI document is made from them, and the tests hold our answers against them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.wire.schema import InitRequest
+
+
+class _Body(BaseModel):
+    """One object of an answer; it has the named fields and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InitResponse(_Body):
+    """A new session."""
+
+    id: str = Field(description="The session, a UUID.", json_schema_extra={"format": "uuid"})
+    created_at: str = Field(description="ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
+    url: str = Field(description="Where to connect, as often as needed; the token in it is the only credential.")
+
+
+class ErrorBody(_Body):
+    """Any refusal or failure."""
+
+    timestamp: str = Field(description="ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
+    path: str = Field(description="The path that was called.")
+    request_id: str = Field(description="Names this call in the server's log.")
+    statusCode: int = Field(ge=400, le=599, description="The HTTP status.")  # noqa: N815 - the contract's spelling
+    message: str = Field(description="What is wrong, for people.")
+    validation_errors: list[str] | None = Field(
+        default=None, description="Only with 400: one string per field, which begins with the field's path."
+    )
+
+
+class WordBody(_Body):
+    """One word."""
+
+    word: str = Field(description="The word after a blank.")
+    start: float = Field(description="Seconds from the session's start.")
+    end: float = Field(description="Seconds from the session's start.")
+    confidence: float = Field(description="From 0 to 1.")
+
+
+class UtteranceBody(_Body):
+    """What one speaker said between two silences."""
+
+    start: float = Field(description="Seconds from the session's start.")
+    end: float = Field(description="Seconds from the session's start.")
+    confidence: float = Field(description="From 0 to 1.")
+    channel: int = Field(ge=0, description="Place of the channel in the interleave.")
+    words: list[WordBody]
+    text: str = Field(description="The words after one another; begins with a blank.")
+    language: str = Field(description="Language code.")
+    speaker: int | None = Field(default=None, ge=0, description="Absent where speakers are not told apart.")
+
+
+class TranscriptionBody(_Body):
+    """All that was said."""
+
+    full_transcript: str
+    languages: list[str] = Field(description="The most frequent first.")
+    utterances: list[UtteranceBody] = Field(description="In the order of their starts.")
+
+
+class MetadataBody(_Body):
+    """Sizes of the session."""
+
+    audio_duration: float = Field(description="Seconds.")
+    number_of_distinct_channels: int
+    billing_time: float = Field(description="Duration times channels, seconds.")
+    transcription_time: float = Field(description="Time spent on decoding, seconds.")
+
+
+class ResultBody(_Body):
+    """The outcome of a finished session."""
+
+    metadata: MetadataBody
+    transcription: TranscriptionBody | None = None
+    messages: list[str] | None = Field(
+        default=None, description="The socket's messages as they were sent, without partials and audio acks."
+    )
+
+
+class FileBody(_Body):
+    """The session's audio."""
+
+    id: str
+    filename: str | None = None
+    source: str | None = None
+    audio_duration: float | None = Field(default=None, description="Seconds.")
+    number_of_channels: int | None = None
+
+
+class SessionBody(_Body):
+    """A session as it stands."""
+
+    id: str
+    request_id: str = Field(description="`G-` and the first eight digits of the id.")
+    version: Literal[2]
+    status: Literal["queued", "processing", "done", "error"]
+    created_at: str = Field(description="ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
+    completed_at: str | None = Field(default=None, description="ISO 8601, UTC; null before the session is over.")
+    kind: Literal["live"]
+    post_session_metadata: dict[str, Any] = Field(description="What PATCH last stored.")
+    custom_metadata: dict[str, Any] | None = Field(default=None, description="As given at init.")
+    error_code: int | None = Field(default=None, ge=400, le=599, description="Why it failed; null otherwise.")
+    file: FileBody | None = None
+    request_params: InitRequest | None = Field(default=None, description="The request with its defaults filled in.")
+    result: ResultBody | None = Field(default=None, description="Null before the session is done.")
+
+
+class SessionList(_Body):
+    """A page of sessions, the newest first."""
+
+    first: str = Field(description="URL of the first page.")
+    current: str = Field(description="URL of this page.")
+    next: str | None = Field(description="URL of the next page; null on the last one.")
+    items: list[SessionBody]

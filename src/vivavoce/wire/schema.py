@@ -1,0 +1,504 @@
+"""The body of `POST /v2/live`: its fields, how it is checked, and what a session takes from it.
+
+`parse_request` goes through three gates, and each has its own error. The shape (types, ranges, values, unknown names)
+and what one field demands of another give `InvalidConfig` with one string per field; a well-formed request for
+something this installation lacks gives `Unsupported`. What is left becomes the *effective request*: every field with
+its default filled in, which is stored with the session, shown as `request_params`, and read back by `options_of`. A new
+option therefore needs a field here, a line in `_FEATURES` while not everybody has it, and a line in `options_of`.
+
+How values are read:
+
+* An explicit null is an absent field, at every level but inside `custom_metadata`.
+* Types are strict: no "16" for 16, no true for 1. A float without a fraction passes for an integer, since JSON has one
+  number type (JSON Schema counts 16.0 as an integer too) and an integer passes for a float. NaN and the infinities,
+  which Python's own JSON reader lets through, do not pass, nor do lone surrogates, which could never be sent back.
+* Names nobody knows are refused at every level. Gladia refuses them at the top only; below, a misspelt flag would
+  silently do nothing. The exceptions are the names in `ignored`, which old and current clients do send.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    UrlConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from vivavoce.errors import InvalidConfig, Unsupported
+from vivavoce.model import AudioFormat, Kind, SessionOptions
+
+_CODES = (  # one string, since a list would be broken into a hundred lines
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
+    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd "
+    "si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
+)
+LANGUAGES = frozenset(_CODES.split())
+"""Codes that the protocol knows as spoken languages."""
+
+TRANSLATION_LANGUAGES = LANGUAGES | {"wo"}
+"""Codes that the protocol knows as translation targets."""
+
+MAX_METADATA_CHARS = 2000
+MAX_METADATA_DEPTH = 64
+"""Nesting beyond this would only serve to exhaust the stack of whoever writes the metadata out again."""
+
+MAX_PROBLEMS = 100
+"""Strings in one error; a body can hold any number of wrong list items."""
+
+_PROBLEM = "problem"
+_TEXT_TAG, _ENTRY_TAG = "<text>", "<entry>"
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError(_PROBLEM, "must be valid Unicode text") from None
+    return value
+
+
+def _legible(name: Any) -> Any:
+    """Give a field's name without lone surrogates, at which pydantic would give up on the whole object."""
+    return name.encode("utf-8", "replace").decode("utf-8") if isinstance(name, str) else name
+
+
+def _among(values: frozenset[str]) -> Callable[[str], str]:
+    """Give the check of a string out of `values`; a Literal of a hundred codes would need a hundred lines."""
+    listed = ", ".join(sorted(values))
+
+    def check(value: str) -> str:
+        if value not in values:
+            raise PydanticCustomError(_PROBLEM, "must be one of the following values: {listed}", {"listed": listed})
+        return value
+
+    return check
+
+
+_URL = TypeAdapter(Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], host_required=True)])
+
+
+def _http_url(value: str) -> str:
+    try:
+        _URL.validate_python(_unicode(value))
+    except ValidationError:
+        raise PydanticCustomError(_PROBLEM, "must be an http or https URL") from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        level = [child for item in level for child in _children(item)]
+    return depth
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else []
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except RecursionError:
+        raise PydanticCustomError(_PROBLEM, "must not be nested so deeply") from None
+    except (ValueError, TypeError):
+        raise PydanticCustomError(_PROBLEM, "must hold plain JSON: finite numbers and valid Unicode") from None
+    if len(text) > MAX_METADATA_CHARS:
+        raise PydanticCustomError(
+            _PROBLEM, "must not be longer than {limit} characters as JSON", {"limit": MAX_METADATA_CHARS}
+        )
+    if _depth(value) > MAX_METADATA_DEPTH:
+        raise PydanticCustomError(
+            _PROBLEM, "must not be nested deeper than {limit} levels", {"limit": MAX_METADATA_DEPTH}
+        )
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Text = Annotated[str, AfterValidator(_unicode)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Language = Annotated[str, AfterValidator(_among(LANGUAGES)), Field(json_schema_extra={"enum": [*sorted(LANGUAGES)]})]
+TranslationLanguage = Annotated[
+    str,
+    AfterValidator(_among(TRANSLATION_LANGUAGES)),
+    Field(json_schema_extra={"enum": [*sorted(TRANSLATION_LANGUAGES)]}),
+]
+
+
+class _Fields(BaseModel):
+    """One object of the body; see the module's head for the rules."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    ignored: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_absent(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {_legible(name): item for name, item in value.items() if item is not None and name not in cls.ignored}
+
+
+class LanguageConfig(_Fields):
+    """Which languages to expect."""
+
+    languages: list[Language] = Field(default=[], description="Spoken languages to expect; empty means detect them.")
+    code_switching: bool = Field(
+        default=False, description="Detect the language of each utterance anew; without effect for a single language."
+    )
+
+
+class PreProcessingConfig(_Fields):
+    """What happens to the audio first."""
+
+    audio_enhancer: bool = Field(default=False, description="Reduce noise before transcribing.")
+    speech_threshold: Fraction = Field(
+        default=0.6, description="How sure voice activity must be to hear speech; closer to 1 is stricter."
+    )
+
+
+class VocabularyEntry(_Fields):
+    """A word or phrase to listen for."""
+
+    value: Text = Field(description="The text as it should be written.")
+    intensity: Fraction | None = Field(default=None, description="How eagerly this entry is heard.")
+    pronunciations: list[Text] | None = Field(default=None, description="Other ways to say it.")
+    language: Language | None = Field(default=None, description="Language of the pronunciations.")
+
+
+def _vocabulary_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return _TEXT_TAG
+    return _ENTRY_TAG if isinstance(value, dict | VocabularyEntry) else None
+
+
+VocabularyItem = Annotated[
+    Annotated[Text, Tag(_TEXT_TAG)] | Annotated[VocabularyEntry, Tag(_ENTRY_TAG)], Discriminator(_vocabulary_tag)
+]
+
+
+class CustomVocabularyConfig(_Fields):
+    """Words to listen for."""
+
+    vocabulary: list[VocabularyItem] = Field(description="Words or phrases, plain or as objects.")
+    default_intensity: Fraction = Field(default=0.5, description="Intensity of entries that state none.")
+
+
+class CustomSpellingConfig(_Fields):
+    """Spellings to prefer."""
+
+    spelling_dictionary: dict[Text, list[Text]] = Field(
+        description="The wanted spelling, and the variants that it replaces."
+    )
+
+
+class TranslationConfig(_Fields):
+    """How to translate."""
+
+    target_languages: list[TranslationLanguage] = Field(min_length=1, description="Languages to translate to.")
+    model: Literal["base", "enhanced", "batch"] = Field(default="base", description="Which translator.")
+    match_original_utterances: bool = Field(default=True, description="Align translated utterances with originals.")
+    lipsync: bool = Field(default=True, description="Fit translations to the lips of the speaker.")
+    context_adaptation: bool = Field(default=True, description="Use what was said before.")
+    context: Text | None = Field(default=None, description="What the conversation is about.")
+    informal: bool = Field(default=False, description="Prefer informal forms of address.")
+
+
+class RealtimeProcessingConfig(_Fields):
+    """What happens to each final."""
+
+    # Gone from Gladia's specification since spring 2026, yet part of every request of LiveKit's plugin. Word times are
+    # as exact as they get without it.
+    ignored: ClassVar[frozenset[str]] = frozenset({"words_accurate_timestamps"})
+
+    custom_vocabulary: bool = Field(default=False, description="Listen for the words of custom_vocabulary_config.")
+    custom_vocabulary_config: CustomVocabularyConfig | None = None
+    custom_spelling: bool = Field(default=False, description="Apply the spellings of custom_spelling_config.")
+    custom_spelling_config: CustomSpellingConfig | None = None
+    translation: bool = Field(default=False, description="Translate each final.")
+    translation_config: TranslationConfig | None = None
+    named_entity_recognition: bool = Field(default=False, description="Mark names in each final.")
+    sentiment_analysis: bool = Field(default=False, description="Judge the sentiment of each final.")
+    # Not in the protocol, and so not in the effective request either; known here so that asking for them is answered
+    # with what is missing rather than with an unknown name.
+    diarization: bool = Field(default=False, exclude=True, description="Tell speakers apart (not Gladia's).")
+    pii_redaction: bool = Field(default=False, exclude=True, description="Mask personal data (not Gladia's).")
+
+
+class SummarizationConfig(_Fields):
+    """How to summarize."""
+
+    type: Literal["general", "bullet_points", "concise"] = Field(default="general", description="Kind of summary.")
+
+
+class PostProcessingConfig(_Fields):
+    """What happens to the whole transcript."""
+
+    summarization: bool = Field(default=False, description="Summarize the transcript.")
+    summarization_config: SummarizationConfig | None = None
+    chapterization: bool = Field(
+        default=False, description="Accepted and ignored.", json_schema_extra={"deprecated": True}
+    )
+
+
+class MessagesConfig(_Fields):
+    """Which messages go over the socket."""
+
+    receive_partial_transcripts: bool = Field(default=False, description="transcript with is_final false")
+    receive_final_transcripts: bool = Field(default=True, description="transcript with is_final true")
+    receive_speech_events: bool = Field(default=True, description="speech_start, speech_end")
+    receive_pre_processing_events: bool = Field(default=True, description="nothing: no such message exists")
+    receive_realtime_processing_events: bool = Field(default=True, description="messages about each final")
+    receive_post_processing_events: bool = Field(default=True, description="post_transcript, post_final_transcript")
+    receive_acknowledgments: bool = Field(default=True, description="audio_chunk and stop_recording acks")
+    receive_errors: bool = Field(default=True, description="error")
+    receive_lifecycle_events: bool = Field(default=False, description="start_recording, end_recording, end_session")
+
+
+class CallbackConfig(_Fields):
+    """Where messages are posted to, and which."""
+
+    url: Annotated[str, AfterValidator(_http_url), Field(json_schema_extra={"format": "uri"})] | None = Field(
+        default=None, description="Receives one POST per message."
+    )
+    receive_partial_transcripts: bool = Field(default=False, description="As in messages_config.")
+    receive_final_transcripts: bool = Field(default=True, description="As in messages_config.")
+    receive_speech_events: bool = Field(default=False, description="As in messages_config.")
+    receive_pre_processing_events: bool = Field(default=True, description="As in messages_config.")
+    receive_realtime_processing_events: bool = Field(default=True, description="As in messages_config.")
+    receive_post_processing_events: bool = Field(default=True, description="As in messages_config.")
+    receive_acknowledgments: bool = Field(default=False, description="As in messages_config.")
+    receive_errors: bool = Field(default=False, description="As in messages_config.")
+    receive_lifecycle_events: bool = Field(default=True, description="As in messages_config, and start_session.")
+
+
+class InitRequest(_Fields):
+    """What a client asks of its session; every field may be left out."""
+
+    # Sent by older releases of clients: `region` belongs in the query, the others named things that no longer differ.
+    ignored: ClassVar[frozenset[str]] = frozenset({"region", "model_type", "words_accurate_timestamps"})
+
+    encoding: Literal["wav/pcm", "wav/alaw", "wav/ulaw"] = Field(
+        default="wav/pcm", description="Sample format, little-endian; a WAV header before the samples is fine."
+    )
+    bit_depth: Annotated[Literal[8, 16, 24, 32], BeforeValidator(_whole)] = Field(
+        default=16, description="Bits of a PCM sample; A-law and µ-law samples have 8 whatever is stated."
+    )
+    sample_rate: Whole = Field(default=16_000, ge=8_000, le=48_000, description="Samples a second of one channel, Hz.")
+    channels: Whole = Field(default=1, ge=1, le=8, description="Interleaved channels, each transcribed on its own.")
+    custom_metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = Field(
+        default=None, description="Kept with the session; at most 2000 characters as JSON."
+    )
+    model: Text = Field(default="solaria-1", description="Any name; kept, and otherwise ignored.")
+    endpointing: float = Field(default=0.05, ge=0.01, le=10, description="Silence that closes an utterance, seconds.")
+    maximum_duration_without_endpointing: float = Field(
+        default=5.0, ge=5, le=60, description="Longest utterance before it is cut, seconds."
+    )
+    language_config: LanguageConfig = LanguageConfig()
+    pre_processing: PreProcessingConfig = PreProcessingConfig()
+    realtime_processing: RealtimeProcessingConfig = RealtimeProcessingConfig()
+    post_processing: PostProcessingConfig = PostProcessingConfig()
+    messages_config: MessagesConfig = MessagesConfig()
+    callback: bool = Field(default=False, description="Post messages to callback_config.url.")
+    callback_config: CallbackConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What this installation can do: language codes of its engine, and names out of `FEATURES`."""
+
+    languages: frozenset[str]
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedRequest:
+    """A checked request: the effective request as plain JSON values, the client's metadata, and the options."""
+
+    request: dict[str, Any]
+    custom_metadata: dict[str, Any] | None
+    options: SessionOptions
+
+
+_FEATURES = (
+    "pre_processing.audio_enhancer",
+    "realtime_processing.custom_vocabulary",
+    "realtime_processing.custom_spelling",
+    "realtime_processing.translation",
+    "realtime_processing.named_entity_recognition",
+    "realtime_processing.sentiment_analysis",
+    "realtime_processing.diarization",
+    "realtime_processing.pii_redaction",
+    "post_processing.summarization",
+    "callback",
+)
+FEATURES = frozenset(path.rpartition(".")[2] for path in _FEATURES)
+"""Names of what an installation may or may not have."""
+
+_NEEDS = {
+    "realtime_processing.custom_vocabulary": "realtime_processing.custom_vocabulary_config",
+    "realtime_processing.custom_spelling": "realtime_processing.custom_spelling_config",
+    "realtime_processing.translation": "realtime_processing.translation_config",
+    "callback": "callback_config.url",
+}
+
+_KINDS = {
+    "receive_partial_transcripts": Kind.PARTIAL,
+    "receive_final_transcripts": Kind.FINAL,
+    "receive_speech_events": Kind.SPEECH,
+    "receive_pre_processing_events": Kind.PRE_PROCESSING,
+    "receive_realtime_processing_events": Kind.REALTIME,
+    "receive_post_processing_events": Kind.POST_PROCESSING,
+    "receive_acknowledgments": Kind.ACK,
+    "receive_errors": Kind.ERROR,
+    "receive_lifecycle_events": Kind.LIFECYCLE,
+}
+
+
+def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
+    """Check the body of an init request, as its JSON parsed.
+
+    Raises `InvalidConfig` for a body that breaks the contract and `Unsupported` for a good one that asks for more than
+    `capabilities` has.
+    """
+    try:
+        asked = InitRequest.model_validate(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=True, include_input=False)
+        raise _invalid([_problem(problem) for problem in problems[:MAX_PROBLEMS]]) from None
+    if lacking := [
+        f"{needed} must be given when {flag} is true"
+        for flag, needed in _NEEDS.items()
+        if _at(asked, flag) and _at(asked, needed) is None
+    ]:
+        raise _invalid(lacking)
+    if missing := _missing(asked, capabilities):
+        raise Unsupported("; ".join(missing))
+    request = asked.model_dump(exclude={"custom_metadata"}, exclude_none=True)
+    return ParsedRequest(request=request, custom_metadata=asked.custom_metadata, options=options_of(request))
+
+
+def options_of(request: Mapping[str, Any]) -> SessionOptions:
+    """Give the options in an effective request, fresh or read back from the store."""
+    flags = request["messages_config"]
+    return SessionOptions(
+        audio=audio_format(request),
+        languages=tuple(dict.fromkeys(request["language_config"]["languages"])),
+        endpointing_s=request["endpointing"],
+        maximum_utterance_s=request["maximum_duration_without_endpointing"],
+        speech_threshold=request["pre_processing"]["speech_threshold"],
+        wanted=frozenset(kind for flag, kind in _KINDS.items() if flags[flag]),
+    )
+
+
+def audio_format(request: Mapping[str, Any]) -> AudioFormat:
+    """Give the audio format in an effective request."""
+    return AudioFormat(
+        encoding=request["encoding"].removeprefix("wav/"),
+        bit_depth=request["bit_depth"],
+        sample_rate=request["sample_rate"],
+        channels=request["channels"],
+    )
+
+
+def _at(request: InitRequest, path: str) -> Any:
+    found: Any = request
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _missing(asked: InitRequest, capabilities: Capabilities) -> list[str]:
+    missing = []
+    if absent := sorted(set(asked.language_config.languages) - capabilities.languages):
+        known = ", ".join(sorted(capabilities.languages)) or "none"
+        missing.append(
+            f"language_config.languages: the speech engine of this installation does not know {', '.join(absent)} "
+            f"(it knows: {known}); ask for those, or start vivavoce with an engine that does"
+        )
+    for path in _FEATURES:
+        name = path.rpartition(".")[2]
+        if _at(asked, path) and name not in capabilities.features:
+            missing.append(
+                f"{path}: nothing on this installation provides {name} (the README's compatibility table says what "
+                "does); leave it out or set it to false"
+            )
+    return missing
+
+
+def _invalid(problems: list[str]) -> InvalidConfig:
+    unique = list(dict.fromkeys(problems))
+    return InvalidConfig("Some parameters are not valid, look at validation_errors", problems=unique)
+
+
+_SAYINGS = {
+    "bool_type": "must be a boolean value",
+    "dict_type": "must be an object",
+    "extra_forbidden": "must not be given: no such field",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "int_type": "must be an integer number",
+    "invalid_key": "must be named by a string",
+    "list_type": "must be an array",
+    "missing": "must be given",
+    "model_type": "must be an object",
+    "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode text",
+    "union_tag_not_found": "must be a string or an object",
+}
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Say what is wrong in the form that clients look for: the field's path, then "must"."""
+    parts = [_shown(part) for part in error["loc"] if part not in {_TEXT_TAG, _ENTRY_TAG, "[key]"}]
+    return f"{'.'.join(parts) or 'body'} {_saying(error)}"
+
+
+def _saying(error: ErrorDetails) -> str:
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return f"must be one of the following values: {_listed(limits['expected'])}"
+        case "greater_than_equal":
+            return f"must not be less than {limits['ge']:g}"
+        case "less_than_equal":
+            return f"must not be greater than {limits['le']:g}"
+        case "too_short":
+            return f"must contain at least {limits['min_length']} item"
+        case "problem":
+            return error["msg"]
+        case other:
+            return _SAYINGS.get(other, "must be valid")
+
+
+def _listed(expected: str) -> str:
+    """Turn pydantic's "'a', 'b' or 'c'" into "a, b, c"."""
+    return expected.replace("'", "").replace(" or ", ", ")
+
+
+def _shown(part: int | str) -> str:
+    """Give a step of a path; names come from the caller, so they may be endless or impossible to send back."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(part)[:80]) or '""'
