@@ -1,0 +1,80 @@
+"""Voice activity by Silero v6, whose weights lie in the faster-whisper wheel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from vivavoce.errors import PluginError, SetupError
+
+_FRAME = 512
+_CONTEXT = 64
+_HIDDEN = (1, 1, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SileroState:
+    """A channel's place in the stream: the two recurrent states and the tail of the frame before."""
+
+    h: NDArray[np.float32]
+    c: NDArray[np.float32]
+    context: NDArray[np.float32]
+
+
+class SileroVad:
+    """Give the probability of speech in each 32 ms; implements `plugins.Vad` and may be called from several threads."""
+
+    frame: int = _FRAME
+
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        # One frame is too little work to share between threads.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _weights(), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise SetupError(f"onnxruntime cannot load the Silero model at {_weights()}") from error
+
+    def open(self) -> SileroState:
+        """Give the state before a channel's first frame."""
+        return SileroState(
+            h=np.zeros(_HIDDEN, np.float32), c=np.zeros(_HIDDEN, np.float32), context=np.zeros(_CONTEXT, np.float32)
+        )
+
+    def probabilities(self, frames: NDArray[np.float32], state: SileroState) -> tuple[NDArray[np.float32], SileroState]:
+        """Give the probability of speech in each of `frames` `[n, 512]`, in order, and the state after them.
+
+        Any split of the same frames into calls gives the same probabilities, bit for bit. `state` is left as it was.
+        """
+        if not len(frames):
+            return np.zeros(0, np.float32), state
+        tails = frames[:, -_CONTEXT:]
+        contexts = np.concatenate([state.context[None], tails[:-1]])
+        inputs = np.concatenate([contexts, frames], axis=1, dtype=np.float32)
+        try:
+            speech, h, c = self._session.run(
+                ["speech_probs", "hn", "cn"], {"input": inputs, "h": state.h, "c": state.c}
+            )
+        except Exception as error:
+            raise PluginError("the voice activity model failed") from error
+        return speech.reshape(-1), SileroState(h=h, c=c, context=tails[-1].copy())
+
+
+def _weights() -> Path:
+    """Find the model without importing faster-whisper, which would load CTranslate2."""
+    spec = find_spec("faster_whisper")
+    if spec is None or spec.origin is None:
+        raise SetupError("voice activity needs the package faster-whisper; pip install 'faster-whisper>=1.2.1,<2'")
+    weights = Path(spec.origin).parent / "assets" / "silero_vad_v6.onnx"
+    if not weights.is_file():
+        raise SetupError(f"this faster-whisper has no {weights.name}; pip install 'faster-whisper>=1.2.1,<2'")
+    return weights
