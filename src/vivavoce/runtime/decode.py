@@ -1,0 +1,121 @@
+"""The one decode pool: every session's clips, the best order, a few threads.
+
+A free worker takes a final before any partial, the oldest first. Finals are decoded alone unless the engine's batches
+are exact; partials that wait share a batch. A waiting partial is replaced by a newer one of the same utterance, so at
+most one per channel waits; finals wait as long as they must, and a session that has many out stops listening (see
+`Session`). Each request is answered at most once, by a call on the event loop; a failure is answered with None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import structlog
+
+from vivavoce.errors import EngineError
+from vivavoce.model import Clip, Hypothesis
+from vivavoce.plugins import Engine
+from vivavoce.runtime.isolated import IsolatedAligner
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """A clip and who wants its hypothesis: `answer(hypothesis or None, seconds spent decoding)`."""
+
+    clip: Clip
+    answer: Callable[[Hypothesis | None, float], None]
+
+
+class DecodePool:
+    """Owns the threads that decode; everything else of it lives on the event loop."""
+
+    def __init__(self, engine: Engine, aligner: IsolatedAligner | None, *, threads: int) -> None:
+        self.engine = engine
+        self._aligner = None if engine.info.word_times else aligner
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._finals: dict[Request, None] = {}
+        self._partials: dict[str, Request] = {}
+        self._work = asyncio.Event()
+        self._resting = threads
+        self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
+
+    async def close(self) -> None:
+        """Stop decoding; what waits is never answered."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def submit(self, request: Request) -> None:
+        """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
+        self._partials.pop(request.clip.key, None)
+        if request.clip.final:
+            self._finals[request] = None
+        else:
+            self._partials[request.clip.key] = request
+        self._work.set()
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a request that still waits; one that is being decoded is answered all the same."""
+        self._finals.pop(request, None)
+        if self._partials.get(request.clip.key) is request:
+            del self._partials[request.clip.key]
+
+    async def _worker(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if not batch:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            self._resting -= 1
+            await self._decode(batch)
+            self._resting += 1
+
+    def _next_batch(self) -> list[Request]:
+        info = self.engine.info
+        if self._finals:
+            size = info.batch_size if info.exact_batches else 1
+            batch = list(self._finals)[:size]
+            for request in batch:
+                del self._finals[request]
+            return batch
+        size = min(info.batch_size, -(-len(self._partials) // max(self._resting, 1)))
+        return [self._partials.pop(key) for key in list(self._partials)[:size]]
+
+    async def _decode(self, batch: list[Request]) -> None:
+        started = time.perf_counter()
+        try:
+            clips = [request.clip for request in batch]
+            hypotheses = await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.transcribe, clips)
+        except Exception as error:
+            known = isinstance(error, EngineError)
+            log.error("decoding failed", clips=len(batch), error=type(error).__name__, exc_info=not known)
+            for request in batch:
+                request.answer(None, 0.0)
+            return
+        spent_s = (time.perf_counter() - started) / len(batch)
+        for request, hypothesis in zip(batch, hypotheses, strict=True):
+            if request.clip.final and hypothesis.words and self._aligner is not None:
+                task = asyncio.create_task(self._align(request, hypothesis, spent_s), name="align")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                request.answer(hypothesis, spent_s)
+
+    async def _align(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
+        """Answer with measured word times, or with the engine's own where alignment fails."""
+        assert self._aligner is not None
+        started = time.perf_counter()
+        times = await self._aligner.align(request.clip.samples, [word.text for word in hypothesis.words])
+        if times is not None:
+            pairs = zip(hypothesis.words, times, strict=True)
+            words = tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
+            hypothesis = replace(hypothesis, words=words)
+        request.answer(hypothesis, spent_s + time.perf_counter() - started)

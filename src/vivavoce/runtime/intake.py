@@ -1,0 +1,106 @@
+"""A session's way in: bytes from any socket → the journal → an acknowledgment.
+
+Two counters, in bytes from the session's start: `size` is taken, `durable` is committed and acknowledged. After a
+socket is replaced, the first bytes of the new one are compared with the journal until it is clear where they go on (see
+`Overlap`); what the journal already has is acknowledged again but not taken twice. A WAV header at the very start is
+kept and counted like audio but never heard: `audio_start` is its length once known.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from vivavoce.errors import StoreError
+from vivavoce.plugins import AudioFiles, Write
+from vivavoce.runtime.journal import Journal
+from vivavoce.runtime.resume import Overlap
+
+MAX_WAITING = 64 << 20
+"""Bytes that may wait for the disk before a session's socket is read no further."""
+
+REMEMBERED_ACKS = 4096
+
+
+class Intake:
+    """Takes a session's bytes once, in order."""
+
+    def __init__(
+        self,
+        session_id: str,
+        journal: Journal,
+        audio: AudioFiles,
+        *,
+        header_size: Callable[[bytes], int | None],
+        kept: Callable[[int, int], None],
+        failed: Callable[[StoreError], None],
+    ) -> None:
+        """Call `kept(start, stop)` for bytes made durable or found to be so, `failed` for bytes that were not."""
+        self._session_id, self._journal, self._audio = session_id, journal, audio
+        self._header_size, self._kept, self._failed = header_size, kept, failed
+        self.size = self.durable = 0
+        self.audio_start: int | None = None
+        self._head = b""
+        self._ack_ends: deque[int] = deque([0], maxlen=REMEMBERED_ACKS)
+        self._overlap = Overlap((), 0, self.read)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Give bytes that are durable; blocks."""
+        return self._audio.read(self._session_id, offset, size)
+
+    async def reopen(self) -> None:
+        """Expect a new socket's stream, which may repeat what was not acknowledged to the client.
+
+        Bytes of the older socket that are still held back are dropped: they were never acknowledged.
+        """
+        await self._journal.settle(self._session_id)
+        self._overlap = Overlap(self._ack_ends, self.size, self.read)
+
+    async def feed(self, data: bytes) -> bool:
+        """Take bytes and say whether any were new; waits only while the disk is far behind."""
+        decided = self._overlap.start is not None
+        fresh = self._overlap.feed(data)
+        if not decided and self._overlap.start is not None:
+            self._resume(self._overlap.start)
+        self._append(fresh)
+        while self.size - self.durable > MAX_WAITING:
+            await self._journal.settle(self._session_id)
+        return bool(fresh)
+
+    def end(self) -> None:
+        """Take what is still held back: nothing will follow to decide by."""
+        if self._overlap.start is None:
+            fresh = self._overlap.flush()
+            assert self._overlap.start is not None
+            self._resume(self._overlap.start)
+            self._append(fresh)
+        if self.audio_start is None:
+            self.audio_start = 0
+
+    def _resume(self, start: int) -> None:
+        while self._ack_ends[0] < start:
+            self._ack_ends.popleft()
+        if start < self.size:
+            self._kept(start, self.size)
+
+    def _append(self, data: bytes) -> None:
+        if not data:
+            return
+        start, self.size = self.size, self.size + len(data)
+        header = None
+        if self.audio_start is None:
+            self._head += data
+            self.audio_start = header = self._header_size(self._head)
+            self._head = b"" if header is not None else self._head
+        write = Write(session_id=self._session_id, audio_bytes=self.size, audio_start=header)
+        self._journal.append(write, data, partial(self._on_written, start, self.size))
+
+    def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
+        if error is not None:
+            self.size = self.durable
+            self._failed(error)
+            return
+        self.durable = stop
+        self._ack_ends.append(stop)
+        self._kept(start, stop)

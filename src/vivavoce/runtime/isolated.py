@@ -1,0 +1,214 @@
+"""An aligner in processes of its own, because it holds the GIL while it works.
+
+Each worker is one spawned process (never forked: the server has threads by then) that loads the aligner once and does
+one call at a time. A worker that dies or outlives its deadline costs the call at hand its times and is replaced while
+others go on. A worker ends with its parent, however that ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from types import ModuleType
+
+import structlog
+
+from vivavoce.errors import EngineError
+from vivavoce.model import SAMPLE_RATE, Samples
+from vivavoce.plugins import Aligner
+
+Times = list[tuple[float, float]]
+
+START_S = 60.0
+"""Time for a worker to load its aligner."""
+RETRY_S = 10.0
+"""Pause after an attempt to replace a worker that did not start."""
+CLOSE_S = 2.0
+"""Time for a worker's last call before it is killed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class IsolatedAligner:
+    """Word times from aligners in `processes` workers; calls beyond that wait their turn, in order.
+
+    `factory` makes the aligner inside the worker, so it must be importable there by name. A call may take `grace_s`
+    and once the length of its clip; waiting for a worker is not counted, so load never costs a final its times.
+    """
+
+    def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
+        self._grace_s = grace_s
+        self._workers = [_Worker(factory) for _ in range(processes)]
+        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids, of those that run."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    async def start(self) -> None:
+        """Start the workers, once; raises `EngineError` where the aligner cannot be loaded."""
+        try:
+            await asyncio.gather(*(worker.open() for worker in self._workers))
+        except Exception as error:
+            await self.close()
+            raise EngineError("the aligner could not be started") from error
+        for worker in self._workers:
+            self._free.put_nowait(worker)
+
+    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
+        """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
+        audio_s = len(samples) / SAMPLE_RATE
+        worker = await self._free.get()
+        lost = not worker.running
+        try:
+            if not lost:
+                return await asyncio.wait_for(worker.align(samples, words), self._grace_s + audio_s)
+        except (TimeoutError, BrokenProcessPool) as error:
+            lost = True
+            worker.discard(kill=isinstance(error, TimeoutError))
+            _log.warning("aligner_lost", reason=type(error).__name__, audio_s=audio_s)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a final goes out all the same
+            _log.warning("alignment_failed", reason=type(error).__name__, audio_s=audio_s)
+        finally:
+            self._give_back(worker, lost=lost)
+        return None
+
+    async def close(self) -> None:
+        """End the workers, their calls within `CLOSE_S`; calls still waiting get None. May be called twice."""
+        self._closed = True
+        for task in self._replacing:
+            task.cancel()
+        await asyncio.gather(*self._replacing, return_exceptions=True)
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+        if self._free.empty():
+            self._free.put_nowait(self._workers[0])
+
+    def _give_back(self, worker: _Worker, *, lost: bool) -> None:
+        if lost and not self._closed and worker.may_reopen():
+            task = asyncio.create_task(self._replace(worker), name="replace aligner")
+            self._replacing.add(task)
+            task.add_done_callback(self._replacing.discard)
+        else:
+            self._free.put_nowait(worker)
+
+    async def _replace(self, worker: _Worker) -> None:
+        """Open a lost worker again; calls wait for it, and get None at once where it does not start."""
+        try:
+            await worker.open()
+        except Exception as error:  # noqa: BLE001 - the factory is a plugin
+            _log.warning("aligner_not_replaced", reason=type(error).__name__)
+        finally:
+            self._free.put_nowait(worker)
+
+
+class _Worker:
+    """One process; closed until `open`, and again after `discard` or `close`."""
+
+    def __init__(self, factory: Callable[[], Aligner]) -> None:
+        self._factory = factory
+        self._pool: ProcessPoolExecutor | None = None
+        self._not_before = 0.0
+        self.pid: int | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._pool is not None
+
+    def may_reopen(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._not_before
+
+    async def open(self) -> None:
+        """Start the process and load the aligner; raises what the factory raised."""
+        loop = asyncio.get_running_loop()
+        spawn = multiprocessing.get_context("spawn")
+        pool = self._pool = ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=_settle)
+        try:
+            async with asyncio.timeout(START_S):
+                with _unseen_main():
+                    born = loop.run_in_executor(pool, os.getpid)
+                self.pid = await born
+                await loop.run_in_executor(pool, _load, self._factory)
+        except BaseException:
+            self._not_before = loop.time() + RETRY_S
+            self.discard(kill=True)
+            raise
+
+    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _align, samples, list(words))
+
+    def discard(self, *, kill: bool) -> None:
+        """Let the process go without waiting; `kill` where it may still run."""
+        pool, self._pool = self._pool, None
+        if kill:
+            self._kill()
+        self.pid = None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        ended = asyncio.create_task(asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True))
+        if not (await asyncio.wait([ended], timeout=CLOSE_S))[0]:
+            self._kill()
+        await ended
+        self.pid = None
+
+    def _kill(self) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                # A worker ignores SIGTERM; Windows has no other name for it.
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+@contextlib.contextmanager
+def _unseen_main() -> Iterator[None]:
+    """Hide the program's main module while a process is spawned.
+
+    A spawned process imports its parent's main module first; here that is the whole server, for nothing.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+_loaded: list[Aligner] = []
+
+
+def _settle() -> None:
+    """Leave the end of this process to its parent: deaf to the terminal's and the init system's signals."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a spawned process only"
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _load(factory: Callable[[], Aligner]) -> None:
+    _loaded[:] = [factory()]
+
+
+def _align(samples: Samples, words: list[str]) -> Times | None:
+    return _loaded[0].align(samples, words)

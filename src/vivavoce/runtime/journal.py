@@ -1,0 +1,144 @@
+"""The journal: what sessions took and said, made durable in groups before anybody hears of it.
+
+All sessions share one committer. It takes whatever has been written since its last round, appends the audio to the
+files, commits offsets, controls, messages and finals in one transaction, and only then tells the writers, in order. So
+a round costs one transaction however many sessions wait, and what was told survives the death of the process.
+
+A store that fails is tried again for `PATIENCE_S`; what waits meanwhile is bounded by the sessions. A round that still
+fails leaves nothing: its audio is cut off the files again, and its writers are told the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from vivavoce.errors import StoreError
+from vivavoce.plugins import AudioFiles, Store, Write
+
+log = structlog.get_logger()
+
+PATIENCE_S = 10.0
+RETRY_S = 0.25
+
+Then = Callable[[StoreError | None], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    write: Write
+    audio: bytes
+    then: Then
+
+
+class Journal:
+    """Group commit over the store and the audio files."""
+
+    def __init__(self, store: Store, audio: AudioFiles) -> None:
+        self._database = store
+        self._audio = audio
+        self._waiting: list[_Entry] = []
+        self._some = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="journal")
+
+    def append(self, write: Write, audio: bytes, then: Then) -> None:
+        """Queue a write and the audio it covers; `then` hears on the event loop, in order, how it went.
+
+        `write.audio_bytes` must be the length of the session's file once `audio` is in it; it fails otherwise, so that
+        what follows a failed write fails too instead of leaving a hole.
+        """
+        self._waiting.append(_Entry(write=write, audio=audio, then=then))
+        self._some.set()
+
+    async def settle(self, session_id: str) -> None:
+        """Return when all that was queued before is durable or has failed."""
+        done = asyncio.Event()
+        self.append(Write(session_id=session_id), b"", lambda _: done.set())
+        await done.wait()
+
+    async def close(self) -> None:
+        """Commit what waits and stop."""
+        await self.settle("")
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            group, self._waiting = self._waiting, []
+            try:
+                failures = await self._commit(group)
+            except Exception as error:
+                log.exception("a journal round failed")
+                failure = StoreError(f"{type(error).__name__} in the journal")
+                failures = {entry.write.session_id: failure for entry in group}
+            for entry in group:
+                entry.then(failures.get(entry.write.session_id))
+
+    async def _commit(self, group: list[_Entry]) -> dict[str, StoreError]:
+        """Make a group durable; give the sessions of which nothing was kept."""
+        failures, before = await asyncio.to_thread(self._append_audio, group)
+        writes: dict[str, list[Write]] = {}
+        for entry in group:
+            if entry.write.session_id not in failures and entry.write != Write(session_id=entry.write.session_id):
+                writes.setdefault(entry.write.session_id, []).append(entry.write)
+        unstored = await self._store(writes)
+        if unstored:
+            await asyncio.to_thread(self._take_back, {each: before[each] for each in unstored if each in before})
+        return failures | unstored
+
+    async def _store(self, writes: dict[str, list[Write]]) -> dict[str, StoreError]:
+        """Commit the writes of all sessions together; where that fails, of each alone, until patience ends."""
+        if not writes or not await self._try([write for each in writes.values() for write in each]):
+            return {}
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            # One session's bad write must not take the others with it.
+            tried = {session_id: await self._try(each) for session_id, each in writes.items()}
+            failures = {session_id: error for session_id, error in tried.items() if error is not None}
+            if not failures or time.monotonic() > give_up:
+                return failures
+            writes = {session_id: writes[session_id] for session_id in failures}
+            await asyncio.sleep(RETRY_S)
+
+    async def _try(self, writes: list[Write]) -> StoreError | None:
+        try:
+            await self._database.commit(writes)
+        except StoreError as error:
+            log.error("the store refused a commit", writes=len(writes), error=str(error))
+            return error
+        return None
+
+    def _append_audio(self, group: list[_Entry]) -> tuple[dict[str, StoreError], dict[str, int]]:
+        """Append each session's audio in one piece; give what failed and how long the other files were before."""
+        pieces: dict[str, list[_Entry]] = {}
+        for entry in group:
+            if entry.audio:
+                pieces.setdefault(entry.write.session_id, []).append(entry)
+        failures, before = {}, {}
+        for session_id, entries in pieces.items():
+            try:
+                before[session_id] = self._append_to(session_id, entries)
+            except StoreError as error:
+                log.error("audio could not be written", session=session_id, error=str(error))
+                failures[session_id] = error
+        return failures, before
+
+    def _append_to(self, session_id: str, entries: list[_Entry]) -> int:
+        size = self._audio.size(session_id)
+        if entries[0].write.audio_bytes != size + len(entries[0].audio):
+            raise StoreError("an earlier write of this session failed")
+        self._audio.append(session_id, b"".join(entry.audio for entry in entries))
+        return size
+
+    def _take_back(self, before: dict[str, int]) -> None:
+        for session_id, size in before.items():
+            try:
+                self._audio.truncate(session_id, size)
+            except StoreError as error:
+                log.error("audio could not be cut back", session=session_id, error=str(error))

@@ -1,0 +1,233 @@
+"""Aligners in processes of their own: real processes, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vivavoce.engines.alignment import PocketSphinxAligner
+from vivavoce.errors import EngineError
+from vivavoce.model import SAMPLE_RATE, Samples
+from vivavoce.runtime.isolated import IsolatedAligner
+
+ODD = '''
+import os, time
+
+class Odd:
+    """Does what its first word says; else gives each word its process id as a time."""
+    languages = frozenset({"en"})
+
+    def align(self, samples, words):
+        match words[0]:
+            case "hang":
+                time.sleep(600)
+            case "die":
+                os._exit(3)
+            case "fail":
+                raise ValueError("words: " + words[0])
+            case "slow":
+                time.sleep(0.3)
+            case "none":
+                return None
+        return [(0.0, float(os.getpid()))] * len(words)
+
+def broken():
+    raise RuntimeError("no model here")
+'''
+
+PROGRAM = """
+import asyncio, time
+print("main imported as", __name__, flush=True)
+
+async def main():
+    from vivavoce.engines.alignment import PocketSphinxAligner
+    from vivavoce.runtime.isolated import IsolatedAligner
+    aligner = IsolatedAligner(PocketSphinxAligner)
+    await aligner.start()
+    print(*aligner.pids, flush=True)
+    await asyncio.sleep(600)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+CLIP: Samples = np.zeros(SAMPLE_RATE // 10, np.float32)
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of aligners that misbehave, importable in workers too."""
+    (tmp_path / "odd_aligners.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_aligners", raising=False)
+    return importlib.import_module("odd_aligners")
+
+
+@pytest.fixture
+async def started(odd: Any) -> AsyncIterator[Callable[..., Any]]:
+    """A function that starts an aligner of misbehaving workers; all are closed at the end."""
+    opened: list[IsolatedAligner] = []
+
+    async def start(**options: Any) -> IsolatedAligner:
+        aligner = IsolatedAligner(odd.Odd, **options)
+        opened.append(aligner)
+        await aligner.start()
+        return aligner
+
+    yield start
+    for aligner in opened:
+        await aligner.close()
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+async def _until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_gives_what_the_aligner_gives(two_cities: Samples) -> None:
+    """Real words over real speech: the same times as in this process, while this process stays free to work."""
+    clip, words = two_cities[int(4.8 * SAMPLE_RATE) : int(6.56 * SAMPLE_RATE)], "It was the age of wisdom,".split()
+    aligner = IsolatedAligner(PocketSphinxAligner)
+    await aligner.start()
+    try:
+        assert await aligner.align(clip, words) == PocketSphinxAligner().align(clip, words)
+        assert await aligner.align(np.zeros_like(clip), words) is None
+        assert aligner.pids != [os.getpid()]
+    finally:
+        await aligner.close()
+
+
+async def test_a_worker_that_dies_costs_one_answer(started: Callable[..., Any]) -> None:
+    """The call at hand gets None, the next one an answer from another process."""
+    aligner = await started()
+    before = await aligner.align(CLIP, ["pid"])
+    assert await aligner.align(CLIP, ["die"]) is None
+    after = await aligner.align(CLIP, ["pid"])
+    assert after is not None
+    assert after != before
+
+
+async def test_a_worker_killed_from_outside_is_replaced(started: Callable[..., Any]) -> None:
+    """The same after kill -9 between two calls."""
+    aligner = await started()
+    (pid,) = aligner.pids
+    os.kill(pid, signal.SIGKILL)
+    assert await aligner.align(CLIP, ["pid"]) is None
+    assert await aligner.align(CLIP, ["pid"]) is not None
+    assert aligner.pids != [pid]
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced(started: Callable[..., Any]) -> None:
+    """A call past its deadline gets None, its process ends, and calls that waited behind it are answered."""
+    aligner = await started(grace_s=0.3)
+    (pid,) = aligner.pids
+    hung, waiting = await asyncio.gather(aligner.align(CLIP, ["hang"]), aligner.align(CLIP, ["pid"]))
+    assert hung is None
+    assert waiting is not None
+    await _until(lambda: _ended(pid))
+
+
+async def test_waiting_for_a_worker_is_not_counted(started: Callable[..., Any]) -> None:
+    """Load delays answers and takes none away: six calls of 0.3 s, each allowed 0.8 s, all succeed on one worker."""
+    aligner = await started(grace_s=0.8)
+    answers = await asyncio.gather(*(aligner.align(CLIP, ["slow"]) for _ in range(6)))
+    assert None not in answers
+
+
+async def test_an_aligner_that_raises_costs_one_answer_and_no_worker(
+    started: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The call gets None, the same process goes on, and no word of the text is logged."""
+    aligner = await started()
+    before = await aligner.align(CLIP, ["pid"])
+    assert await aligner.align(CLIP, ["fail", "confidential"]) is None
+    assert await aligner.align(CLIP, ["none"]) is None
+    assert await aligner.align(CLIP, ["pid"]) == before
+    printed = capsys.readouterr()
+    assert "confidential" not in printed.out + printed.err
+
+
+async def test_several_processes_share_the_calls(started: Callable[..., Any]) -> None:
+    """Two workers answer two calls at a time, from two processes."""
+    aligner = await started(processes=2)
+    answers = await asyncio.gather(*(aligner.align(CLIP, ["slow"]) for _ in range(4)))
+    assert {answer[0][1] for answer in answers if answer} == {float(pid) for pid in aligner.pids}
+    assert len(aligner.pids) == 2
+
+
+async def test_workers_are_deaf_to_the_signals_of_a_stop(started: Callable[..., Any]) -> None:
+    """SIGINT and SIGTERM reach the whole process group; only the parent ends a worker."""
+    aligner = await started()
+    (pid,) = aligner.pids
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    answer = await aligner.align(CLIP, ["pid"])
+    assert answer == [(0.0, float(pid))]
+
+
+async def test_closing_ends_the_workers_and_answers_who_waits(started: Callable[..., Any]) -> None:
+    """After close no process is left, a hung call included, and waiting and later calls get None."""
+    aligner = await started(grace_s=60)
+    (pid,) = aligner.pids
+    calls = [asyncio.create_task(aligner.align(CLIP, [word])) for word in ("hang", "pid", "pid")]
+    await asyncio.sleep(0)
+    await aligner.close()
+    assert _ended(pid)
+    assert await asyncio.gather(*calls) == [None, None, None]
+    assert await aligner.align(CLIP, ["pid"]) is None
+    await aligner.close()
+
+
+async def test_an_aligner_that_cannot_be_made_fails_the_start(odd: Any) -> None:
+    """The error keeps the factory's own as its cause, and no process is left."""
+    aligner = IsolatedAligner(odd.broken)
+    with pytest.raises(EngineError) as failed:
+        await aligner.start()
+    assert "no model here" in str(failed.value.__cause__)
+    assert aligner.pids == []
+
+
+@pytest.mark.parametrize("way", ["file", "module"])
+def test_workers_end_with_their_parent_and_never_import_its_main(tmp_path: Path, way: str) -> None:
+    """After kill -9 of the parent its worker ends by itself; the parent's main module was run once, by the parent."""
+    package = tmp_path / "program"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(PROGRAM)
+    command = [str(package / "__main__.py")] if way == "file" else ["-m", "program"]
+    printed = tmp_path / "printed"
+    with (
+        printed.open("w") as output,
+        subprocess.Popen([sys.executable, *command], stdout=output, stderr=subprocess.DEVNULL, cwd=tmp_path) as parent,
+    ):
+        try:
+            deadline = time.monotonic() + 30
+            while printed.read_text().count("\n") < 2 and time.monotonic() < deadline and parent.poll() is None:
+                time.sleep(0.02)
+        finally:
+            parent.kill()
+    first, pid = printed.read_text().splitlines()
+    assert first == "main imported as __main__"
+    deadline = time.monotonic() + 10
+    while not _ended(int(pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _ended(int(pid))

@@ -1,0 +1,90 @@
+"""What may be left out of a mailbox is left out, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded
+from vivavoce.model import Utterance
+from vivavoce.runtime.mailbox import MAX_WAITING, Ending, Mailbox
+
+
+def utterance(name: str) -> Utterance:
+    return Utterance(id=name, channel=0, start=0, end=1, confidence=1, language="en", words=())
+
+
+def message(event: Event, text: str = "") -> Message:
+    return Message(event=event, text=text)
+
+
+def ack(stop: int) -> Message:
+    return message(AudioAccepted(start_byte=0, stop_byte=stop, start_s=0, stop_s=0), str(stop))
+
+
+async def taken(mailbox: Mailbox) -> list[str]:
+    mailbox.close(Ending.FINISHED)
+    texts = []
+    while not isinstance(item := await mailbox.take(), Ending):
+        texts.append(item.text)
+    return texts
+
+
+async def test_only_the_newest_partial_waits() -> None:
+    """A partial takes the place of the one before it of the same utterance, and of no other message."""
+    mailbox = Mailbox()
+    mailbox.connected = True
+    for text, name in (("a1", "a"), ("b1", "b"), ("a2", "a")):
+        mailbox.put(message(Partial(utterance=utterance(name)), text))
+    mailbox.put(message(Final(utterance=utterance("a")), "a!"))
+    assert await taken(mailbox) == ["b1", "a2", "a!"]
+
+
+async def test_acknowledgments_side_by_side_become_one() -> None:
+    """The newest acknowledgment says all that the ones before it said."""
+    mailbox = Mailbox()
+    mailbox.connected = True
+    for each in (ack(1), ack(2), message(SessionEnded(), "end"), ack(3), ack(4)):
+        mailbox.put(each)
+    assert await taken(mailbox) == ["2", "end", "4"]
+
+
+async def test_nobody_connected() -> None:
+    """Finals and lifecycle wait for the next socket; partials and errors do not."""
+    mailbox = Mailbox()
+    mailbox.put(message(Partial(utterance=utterance("a")), "partial"))
+    mailbox.put(message(Problem(code="x", message="y"), "error"))
+    mailbox.put(message(Final(utterance=utterance("a")), "final"))
+    mailbox.put(message(SessionEnded(), "end"))
+    assert await taken(mailbox) == ["final", "end"]
+
+
+async def test_what_could_not_be_sent_comes_first_again() -> None:
+    """A message given back keeps its place."""
+    mailbox = Mailbox()
+    mailbox.put(message(Final(utterance=utterance("a")), "1"))
+    mailbox.put(message(Final(utterance=utterance("b")), "2"))
+    first = await mailbox.take()
+    assert isinstance(first, Message)
+    mailbox.put_back(first)
+    assert await taken(mailbox) == ["1", "2"]
+
+
+async def test_taking_waits_for_a_message() -> None:
+    """A reader sleeps until there is something."""
+    mailbox = Mailbox()
+    reader = asyncio.create_task(mailbox.take())
+    await asyncio.sleep(0)
+    assert not reader.done()
+    mailbox.put(message(SessionEnded(), "end"))
+    item = await reader
+    assert isinstance(item, Message)
+    assert item.text == "end"
+
+
+async def test_a_slow_reader_is_noticed() -> None:
+    """More finals than a reader that keeps up would leave make the mailbox crowded; none is dropped."""
+    mailbox = Mailbox()
+    for i in range(MAX_WAITING + 1):
+        mailbox.put(message(Final(utterance=utterance(str(i))), str(i)))
+    assert mailbox.crowded
+    assert len(await taken(mailbox)) == MAX_WAITING + 1
