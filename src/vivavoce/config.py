@@ -1,0 +1,259 @@
+"""Every setting of the server, from the command line, the environment and a TOML file.
+
+The first of these that names a setting wins: the command line (`--data-dir`), the environment (`VIVAVOCE_DATA_DIR`),
+the TOML file (`data_dir`), the default. The command line's options and help are built from the fields below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
+
+from vivavoce.errors import SetupError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+    from pydantic_settings import PydanticBaseSettingsSource
+
+ENV_PREFIX = "VIVAVOCE_"
+DEFAULT_FILE = Path("vivavoce.toml")
+"""The TOML file that is read when none is named, where it exists."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_DEMANDS = {
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "finite_number": "must be a number",
+    "bool_": "must be true or false",
+    "path_": "must be a path",
+    "string_too_short": "must not be empty",
+    "string_": "must be a text",
+    "tuple_": "must be a list",
+}
+"""What pydantic's kinds of error ask for, by the beginning of their names."""
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
+
+
+def _split(value: object) -> object:
+    """Take `a, b` for a list, as an environment variable or an option has to write it."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("must be an IP address or a network such as 10.0.0.0/8") from None
+
+
+def _host_name(value: str) -> str:
+    name = value.strip().removeprefix("[").removesuffix("]").lower()
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("must be a host name or address without scheme, port or path")
+    return name
+
+
+def _origin(value: str) -> str:
+    """Check that a URL is a bare web origin: every path is ours, and the JS SDK drops a prefix."""
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be a URL such as https://speech.example.net") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not _HOST_NAME.fullmatch(parts.hostname):
+        raise ValueError("must be a URL such as https://speech.example.net")
+    if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("must be scheme, host and port only, such as https://speech.example.net")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def _directory(value: Path) -> Path:
+    return value.expanduser().absolute()
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _store_in(fields: Mapping[str, Any]) -> str:
+    return f"sqlite:///{(fields['data_dir'] / 'vivavoce.sqlite3').as_posix()}"
+
+
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What the server is told at its start, checked and complete; durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    config: Path | None = Field(
+        None, description="TOML file with settings; ./vivavoce.toml is read by default, where it exists."
+    )
+    host: Annotated[str, AfterValidator(_host_name)] = Field(
+        "127.0.0.1", description="Address to listen on; anything but loopback needs an API key."
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")
+    data_dir: Annotated[Path, AfterValidator(_directory)] = Field(
+        default_factory=lambda: user_data_path("vivavoce", appauthor=False),
+        description="Directory of the database and the audio; by default the user's own data directory.",
+    )
+    store_url: str = Field(
+        default_factory=_store_in,
+        min_length=1,
+        description="Database as an SQLAlchemy URL; by default vivavoce.sqlite3 in the data directory.",
+    )
+    public_url: Annotated[str, AfterValidator(_origin)] | None = Field(
+        None,
+        description="Scheme, host and port that clients reach this server by, such as https://speech.example.net;"
+        " by default each request's own.",
+    )
+    trusted_proxies: Annotated[
+        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+    ] = Field((), description="Addresses or networks of proxies whose X-Forwarded-Proto and -Host are believed.")
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_split)
+    ] = Field((), description="Host names besides loopback ones that requests may name while no API key exists.")
+    engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
+    vad: str = Field("silero", min_length=1, description="Voice activity detector, by its plugin name.")
+    aligner: str = Field("pocketsphinx", min_length=1, description="Aligner for word times, by its plugin name.")
+    decode_threads: int = Field(
+        default_factory=_cores, ge=1, le=1024, description="Threads that decode speech; by default one per core."
+    )
+    min_silence: float = Field(
+        0.25,
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        description="Shortest silence (seconds) that closes an utterance, however small a session's endpointing is.",
+    )
+    idle_cut: PositiveSeconds = Field(
+        1.0,
+        description="Seconds of wall clock without audio that close an utterance, where endpointing is shorter.",
+    )
+    partial_interval: PositiveSeconds = Field(
+        0.3, description="Seconds of audio between two partial transcripts of an utterance."
+    )
+    max_sessions: int = Field(256, ge=1, le=100_000, description="Sessions that may be live at once.")
+    grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
+    idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")
+    connect_timeout: PositiveSeconds = Field(
+        600, description="Seconds that a new session waits for its first connection."
+    )
+    max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds of audio.")
+    fsync: bool = Field(
+        default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Rank the sources; the TOML file's name comes from the two above it."""
+        del dotenv_settings, file_secret_settings
+        named = init_settings().get("config") or env_settings().get("config")
+        table = InitSettingsSource(settings_cls, init_kwargs=_read_file(Path(named) if named else None))
+        return init_settings, env_settings, table
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Give the settings; `overrides` are the command line's, where None means not given.
+
+    Raises `SetupError` with one line per mistake, each naming the setting as it is spelled on the command line and in
+    the environment.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        lines = [line for detail in error.errors() if (line := _mistake(detail))]
+        raise SetupError("\n".join(dict.fromkeys(lines))) from error
+
+
+def option_names(field: str) -> str:
+    """Give a setting's spellings as messages and help show them: `--data-dir (VIVAVOCE_DATA_DIR)`."""
+    return f"--{field.replace('_', '-')} ({ENV_PREFIX}{field.upper()})"
+
+
+def _read_file(named: Path | None) -> dict[str, Any]:
+    """Read the TOML file, `named` or the default one; only the default one may be missing."""
+    path = (named or DEFAULT_FILE).expanduser()
+    if named is None and not path.exists():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SetupError(f"{option_names('config')}: cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"{option_names('config')}: {path} is not valid TOML: {error}") from error
+    unknown = [_unknown_key(key, path) for key in table if key not in Settings.model_fields or key == "config"]
+    if unknown:
+        raise SetupError("\n".join(unknown))
+    return table
+
+
+def _unknown_key(key: str, path: Path) -> str:
+    known = [name for name in Settings.model_fields if name != "config"]
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    return f"{key} in {path}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _mistake(detail: ErrorDetails) -> str | None:
+    """Give one line for one mistake, or None for one that only follows from another."""
+    if detail["type"] == "default_factory_not_called":
+        return None
+    field = str(detail["loc"][0])
+    if detail["type"] == "extra_forbidden":
+        return f"--{field.replace('_', '-')}: there is no such setting"
+    return f"{option_names(field)}: {_demand(detail, field)}, got {_shown(detail['input'], field)}"
+
+
+def _demand(detail: ErrorDetails, field: str) -> str:
+    """Say what a setting must be."""
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in {"greater_than_equal", "less_than_equal"}:
+        return "must be between {} and {}".format(*_range(field))
+    if kind == "literal_error":
+        return f"must be one of {context['expected']}"
+    return next((demand for prefix, demand in _DEMANDS.items() if kind.startswith(prefix)), detail["msg"])
+
+
+def _range(field: str) -> tuple[object, object]:
+    """Give a numeric setting's smallest and largest value."""
+    bounds = Settings.model_fields[field].metadata
+    low = next(bound.ge for bound in bounds if getattr(bound, "ge", None) is not None)
+    high = next(bound.le for bound in bounds if getattr(bound, "le", None) is not None)
+    return low, high
+
+
+def _shown(value: object, field: str) -> str:
+    """Show a wrong value, unless it may hold a password."""
+    if field in {"store_url", "public_url"}:
+        return re.sub(r"//[^/@]*@", "//***@", str(value))
+    return repr(value) if isinstance(value, str) else str(value)
