@@ -1,0 +1,80 @@
+"""Under which scheme, host and port a request reached us, and what of that may be believed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from vivavoce.config import Settings
+
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:\d{1,5})?", re.IGNORECASE)
+_WEB_ORIGIN = re.compile(r"https?://(?P<authority>[^/]+)", re.IGNORECASE)
+_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+
+
+def host_of(authority: str) -> str:
+    """Give the lower-case host of a `Host` header, without port and brackets; empty where the header is malformed."""
+    match = _AUTHORITY.fullmatch(authority)
+    return match["host"].lower().removeprefix("[").removesuffix("]").removesuffix(".") if match else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_loopback_origin(origin: str) -> bool:
+    """Tell whether an `Origin` is a web page served by this machine."""
+    match = _WEB_ORIGIN.fullmatch(origin)
+    return match is not None and is_loopback(host_of(match["authority"]))
+
+
+def public_origin(connection: HTTPConnection, settings: Settings) -> str:
+    """Give the origin that URLs for this client begin with, such as `https://speech.example.net`.
+
+    That is `public_url`, or else what the request says; forwarded headers count from trusted proxies only.
+    """
+    if settings.public_url is not None:
+        return settings.public_url
+    scheme = _SCHEMES[connection.scope["scheme"]]
+    authority = connection.headers.get("host", "")
+    if _is_trusted(connection, settings):
+        forwarded = _first(connection.headers.get("x-forwarded-proto", "")).lower()
+        scheme = _SCHEMES.get(forwarded, scheme)
+        authority = _first(connection.headers.get("x-forwarded-host", "")) or authority
+    if not _AUTHORITY.fullmatch(authority):
+        authority = _own_authority(connection)
+    return f"{scheme}://{authority}"
+
+
+def _is_trusted(connection: HTTPConnection, settings: Settings) -> bool:
+    if connection.client is None:
+        return False
+    try:
+        peer = ipaddress.ip_address(connection.client.host)
+    except ValueError:
+        return False
+    if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+        peer = peer.ipv4_mapped
+    return any(peer in network for network in settings.trusted_proxies)
+
+
+def _first(header: str) -> str:
+    """Give the value that the outermost proxy wrote."""
+    return header.partition(",")[0].strip()
+
+
+def _own_authority(connection: HTTPConnection) -> str:
+    """Give the address that the request came in on, for a client that names no host."""
+    host, port = connection.scope.get("server") or ("127.0.0.1", None)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port else shown

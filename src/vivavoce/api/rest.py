@@ -1,0 +1,388 @@
+"""The REST routes: sessions are created, listed, read, annotated and deleted; their audio is downloaded.
+
+Bodies are read and parsed here rather than by FastAPI, because the original service ignores the content type, limits
+sizes by route and words its errors in its own way.
+"""
+# ruff: noqa: FAST003 - `own_session` takes the path's session_id, which ruff does not see through an alias.
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import from_json
+
+from vivavoce import __version__
+from vivavoce.api.access import KEY_HEADER
+from vivavoce.api.errors import INVALID, BodyTooLarge
+from vivavoce.api.origin import public_origin
+from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession
+from vivavoce.model import SessionOptions, SessionRecord, Status
+from vivavoce.plugins import AudioFiles, EngineInfo, Store
+from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
+from vivavoce.wire.result import session_body, timestamp
+from vivavoce.wire.schema import Capabilities, InitRequest, audio_format, parse_request
+from vivavoce.wire.wav import wav_header
+
+MAX_INIT_BYTES = 1 << 20
+MAX_PATCH_BYTES = 100 << 10
+MAX_PAGE = 100
+"""Sessions of one page; each comes with its whole result, so larger pages would weigh many megabytes."""
+FILE_PIECE_BYTES = 256 << 10
+
+_FINISHED = {Status.DONE, Status.ERROR}
+
+
+class Sessions(Protocol):
+    """What the routes need of the hub."""
+
+    @property
+    def store(self) -> Store:
+        """Where sessions are kept."""
+
+    @property
+    def audio(self) -> AudioFiles:
+        """Where their audio is kept."""
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """What the engine can do."""
+
+    async def create(
+        self,
+        owner: str,
+        request: Mapping[str, Any],
+        custom_metadata: Mapping[str, Any] | None,
+        options: SessionOptions,
+    ) -> tuple[SessionRecord, str]:
+        """Make a session and give it with its socket token; raises `CapacityError`."""
+
+    def is_running(self, session_id: str) -> bool:
+        """Tell whether this process works on the session."""
+
+
+def hub_of(request: Request) -> Sessions:
+    """Give the hub that the application was made with."""
+    hub: Sessions = request.app.state.hub
+    return hub
+
+
+_key = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Not needed while no key exists.")
+
+
+async def owner_of(request: Request, key: Annotated[str | None, Depends(_key)]) -> str:
+    """Give the caller's identity; raises 401."""
+    owner: str = await request.app.state.access.owner_of(key)
+    return owner
+
+
+Hub = Annotated[Sessions, Depends(hub_of)]
+Owner = Annotated[str, Depends(owner_of)]
+
+
+async def own_session(
+    session_id: Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})], owner: Owner, hub: Hub
+) -> SessionRecord:
+    """Give the session in the path; raises 404 for one that is not there or not the caller's."""
+    record = await hub.store.session(session_id.lower()) if _is_uuid(session_id) else None
+    if record is None or record.owner != owner:
+        raise UnknownSession("there is no live session with this id")
+    return record
+
+
+Session = Annotated[SessionRecord, Depends(own_session)]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document these refusals, and that everything else that may go wrong looks like them."""
+    listed: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in statuses}
+    return listed | {"default": {"model": ErrorBody, "description": "Any other failure"}}
+
+
+def _json_body(schema: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, **extra}}
+
+
+REQUEST_REF = "#/components/schemas/{model}-Request"
+"""Where the OpenAPI document keeps the objects of request bodies, apart from those of answers."""
+
+_REGION = {
+    "name": "region",
+    "in": "query",
+    "required": False,
+    "description": "Accepted and ignored: there is one region, here.",
+    "schema": {"type": "string"},
+}
+
+router = APIRouter(redirect_slashes=False)
+
+
+@router.post(
+    "/v2/live",
+    status_code=201,
+    summary="Create a session",
+    responses={201: {"model": InitResponse}, **_errors(400, 401, 413, 422, 429)},
+    openapi_extra={"parameters": [_REGION], **_json_body({"$ref": REQUEST_REF.format(model="InitRequest")})},
+)
+async def create_session(request: Request, owner: Owner, hub: Hub) -> JSONResponse:
+    """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
+    raw = await _read_body(request, MAX_INIT_BYTES)
+    capabilities = Capabilities(languages=hub.engine_info.languages)
+    parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
+    record, token = await hub.create(owner, parsed.request, parsed.custom_metadata, parsed.options)
+    origin = public_origin(request, request.app.state.settings)
+    url = f"ws{origin.removeprefix('http')}/v2/live?{urlencode({'token': token})}"
+    return JSONResponse({"id": record.id, "created_at": timestamp(record.created_at), "url": url}, 201)
+
+
+def _moment(value: object) -> object:
+    """Read an ISO date or moment; one without a zone is in UTC."""
+    if not isinstance(value, str):
+        return value
+    try:
+        # In a query, the plus of a zone that was not percent-encoded has become a blank.
+        moment = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a date such as 2026-11-03, or an ISO 8601 moment") from None
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, list):
+        return value
+    return [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+
+
+Moment = Annotated[
+    datetime | None,
+    BeforeValidator(_moment),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
+]
+
+
+class ListQuery(BaseModel):
+    """Which sessions to list."""
+
+    offset: int = Field(0, ge=0, description="Sessions to leave out, from the newest.")
+    limit: int = Field(20, ge=1, description=f"Sessions of one page; never more than {MAX_PAGE} are given.")
+    date: Moment = Field(None, description="Created on this day (UTC).")
+    before_date: Moment = Field(None, description="Created before this day or moment.")
+    after_date: Moment = Field(None, description="Created on this day or later, or at this moment or later.")
+    status: Annotated[list[Status], BeforeValidator(_split)] = Field(
+        [], description="In one of these states; repeated, or with commas."
+    )
+    custom_metadata: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
+        None,
+        description="A JSON object that the session's own must contain; or, one by one, custom_metadata[key]=value.",
+    )
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """Give the first moment that counts and the first that does not any more."""
+        since, before = self.after_date, self.before_date
+        if self.date is not None:
+            day = self.date.replace(hour=0, minute=0, second=0, microsecond=0)
+            since = max(since or day, day)
+            if day.date() < date.max:
+                after = day + timedelta(days=1)
+                before = min(before or after, after)
+        return since, before
+
+
+@router.get(
+    "/v2/live",
+    summary="List sessions",
+    responses={200: {"model": SessionList}, **_errors(400, 401)},
+)
+async def list_sessions(request: Request, owner: Owner, hub: Hub, query: Annotated[ListQuery, Query()]) -> JSONResponse:
+    """Give the caller's sessions, the newest first."""
+    limit = min(query.limit, MAX_PAGE)
+    since, before = query.period()
+    records = await hub.store.list_sessions(
+        owner=owner,
+        offset=query.offset,
+        limit=limit + 1,
+        statuses=query.status,
+        since=since,
+        before=before,
+        custom_metadata=_wanted_metadata(request, query.custom_metadata),
+    )
+    more = len(records) > limit
+    return JSONResponse(
+        {
+            "first": _page_url(request, 0, limit),
+            "current": _page_url(request, query.offset, limit),
+            "next": _page_url(request, query.offset + limit, limit) if more else None,
+            "items": [await _body(hub, record) for record in records[:limit]],
+        }
+    )
+
+
+def _wanted_metadata(request: Request, text: str | None) -> dict[str, Any]:
+    """Join both spellings of the filter: one JSON object, and single keys in brackets."""
+    wanted: dict[str, Any] = {}
+    if text:
+        wanted = _parse_json(text.encode(), "custom_metadata")
+        if not isinstance(wanted, dict):
+            raise InvalidConfig(INVALID, ["custom_metadata must be a JSON object"])
+    for name, value in request.query_params.multi_items():
+        if name.startswith("custom_metadata[") and name.endswith("]"):
+            wanted[name.removeprefix("custom_metadata[").removesuffix("]")] = value
+    return wanted
+
+
+def _page_url(request: Request, offset: int, limit: int) -> str:
+    """Give the public URL of another page of the same list."""
+    kept = [pair for pair in request.query_params.multi_items() if pair[0] not in {"offset", "limit"}]
+    query = urlencode([*kept, ("offset", offset), ("limit", limit)], errors="replace")
+    return f"{public_origin(request, request.app.state.settings)}/v2/live?{query}"
+
+
+@router.get(
+    "/v2/live/{session_id}",
+    summary="Read a session",
+    responses={200: {"model": SessionBody}, **_errors(401, 404)},
+)
+async def read_session(record: Session, hub: Hub) -> JSONResponse:
+    """Give the session as it stands; its result once it is done."""
+    return JSONResponse(await _body(hub, record))
+
+
+async def _body(hub: Sessions, record: SessionRecord) -> dict[str, Any]:
+    if record.status != Status.DONE:
+        return session_body(record, [], [])
+    finals, messages = await asyncio.gather(hub.store.finals(record.id), hub.store.messages(record.id))
+    return session_body(record, finals, messages)
+
+
+@router.patch(
+    "/v2/live/{session_id}",
+    status_code=204,
+    summary="Annotate a session",
+    response_class=Response,
+    responses=_errors(400, 401, 404, 413),
+    openapi_extra=_json_body({"type": "object"}, required=True),
+)
+async def annotate_session(request: Request, record: Session, hub: Hub) -> Response:
+    """Keep a JSON object of at most 100 kB as the session's `post_session_metadata`, in place of an earlier one."""
+    metadata = _parse_json(await _read_body(request, MAX_PATCH_BYTES))
+    if not isinstance(metadata, dict):
+        raise InvalidConfig(INVALID, ["body must be an object"])
+    await hub.store.set_post_session_metadata(record.id, metadata)
+    return Response(status_code=204)
+
+
+@router.delete(
+    "/v2/live/{session_id}",
+    status_code=202,
+    summary="Delete a session",
+    response_class=Response,
+    responses=_errors(401, 403, 404),
+)
+async def delete_session(record: Session, hub: Hub) -> Response:
+    """Remove a finished session: result, messages and audio."""
+    if _is_live(hub, record):
+        raise NotAllowed("the session is not finished; only those that are done or in error can be deleted")
+    # Audio first: where this fails in between, the session can still be found and deleted again.
+    await asyncio.to_thread(hub.audio.delete, record.id)
+    await hub.store.delete_session(record.id)
+    return Response(status_code=202)
+
+
+def _is_live(hub: Sessions, record: SessionRecord) -> bool:
+    return record.status not in _FINISHED or hub.is_running(record.id)
+
+
+@router.get(
+    "/v2/live/{session_id}/file",
+    summary="Download a session's audio",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}, "description": "A WAV file"}, **_errors(401, 404)},
+)
+@router.head("/v2/live/{session_id}/file", include_in_schema=False)
+@router.get("/v2/live/{session_id}/audio", include_in_schema=False)
+@router.head("/v2/live/{session_id}/audio", include_in_schema=False)
+async def read_file(request: Request, record: Session, hub: Hub) -> Response:
+    """Give all audio of a finished session as a WAV file, all channels, as it was sent."""
+    if _is_live(hub, record):
+        raise UnknownSession("the audio of this session is not ready: the session is not finished")
+    sound = audio_format(record.request)
+    stored = min(record.audio_bytes, await asyncio.to_thread(hub.audio.size, record.id))
+    size = max(0, stored - record.audio_start) // sound.frame_bytes * sound.frame_bytes
+    header = wav_header(sound, size)
+    headers = {
+        "content-length": str(len(header) + size),
+        "content-disposition": f'attachment; filename="{record.id}.wav"',
+    }
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type="application/octet-stream")
+    return StreamingResponse(
+        _pieces(hub.audio, record, header, size), headers=headers, media_type="application/octet-stream"
+    )
+
+
+async def _pieces(audio: AudioFiles, record: SessionRecord, header: bytes, size: int) -> AsyncIterator[bytes]:
+    """Give the file's bytes, read on a thread."""
+    yield header
+    at, stop = record.audio_start, record.audio_start + size
+    while at < stop:
+        piece = await asyncio.to_thread(audio.read, record.id, at, min(FILE_PIECE_BYTES, stop - at))
+        if not piece:
+            # The length is promised already, so only a cut connection can tell the client.
+            raise UnknownSession("the session was deleted during its download")
+        at += len(piece)
+        yield piece
+
+
+@router.get("/health", summary="Tell that the server is up", responses=_errors())
+@router.head("/health", include_in_schema=False)
+async def health() -> dict[str, str]:
+    """Give `OK` and the version."""
+    return {"health": "OK", "version": __version__}
+
+
+@router.get("/v1/models", summary="List the speech models", responses=_errors())
+async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
+    """Give the engine in use and the languages it knows."""
+    info = hub.engine_info
+    return {"models": [{"id": info.name, "languages": sorted(info.languages)}]}
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """Read the body; raises `BodyTooLarge` without reading on."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body must not be larger than {limit} bytes")
+    return bytes(body)
+
+
+def _parse_json(raw: bytes, name: str = "body") -> Any:
+    """Parse strict JSON of bounded depth, so that whatever it holds can be written out again."""
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+        json.dumps(value, allow_nan=False)  # 1e999 is well-formed, and infinite
+    except ValueError:
+        raise InvalidConfig(INVALID, [f"{name} must be valid JSON"]) from None
+    return value
+
+
+def request_schemas() -> dict[str, Any]:
+    """Give the objects of request bodies for the OpenAPI document, by component name."""
+    schema = InitRequest.model_json_schema(ref_template=REQUEST_REF)
+    parts = {**schema.pop("$defs", {}), "InitRequest": schema}
+    return {f"{name}-Request": part for name, part in parts.items()}

@@ -1,0 +1,98 @@
+"""The live socket: frames to the session, the session's mailbox to the client, and a close code for every end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from vivavoce.events import AudioRefused, Problem
+from vivavoce.runtime.mailbox import Ending
+from vivavoce.runtime.session import Connection, Session
+from vivavoce.wire.live import AudioChunk, BadChunk, BadMessage, CloseCode, StopRecording, receive
+
+log = structlog.get_logger()
+
+_CODES = {
+    Ending.FINISHED: CloseCode.NORMAL,
+    Ending.REPLACED: CloseCode.REPLACED,
+    Ending.LOST: CloseCode.RESTART,
+    Ending.SLOW: CloseCode.RESTART,
+    Ending.FAILED: CloseCode.FAILED,
+}
+
+
+async def live_socket(websocket: WebSocket) -> None:
+    """Serve one socket of the session that the token in the URL opens; any number may follow one another."""
+    session: Session | None = websocket.app.state.hub.find(websocket.query_params.get("token", ""))
+    # Accepted even if unknown: clients retry a refused handshake, but stop at a 44xx.
+    await websocket.accept()
+    if session is None:
+        await websocket.close(CloseCode.UNKNOWN_SESSION, "no running session has this token")
+        return
+    ordered: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    def order(ending: Ending) -> None:
+        if not ordered.done():
+            ordered.set_result(ending)
+
+    connection = await session.connect(order)
+    reader = asyncio.create_task(_read(websocket, session, connection), name=f"read-{session.id}")
+    writer = asyncio.create_task(_write(websocket, session), name=f"write-{session.id}")
+    ends: set[asyncio.Future[Any]] = {reader, writer, ordered}
+    code: int = CloseCode.RESTART
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if reader.done():
+            code = reader.result()
+        else:
+            ending = ordered.result() if ordered.done() else writer.result()
+            code = await _close(websocket, ending)
+    finally:
+        reader.cancel()
+        writer.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
+        session.disconnect(connection, code)
+
+
+async def _read(websocket: WebSocket, session: Session, connection: Connection) -> int:
+    """Hand every frame to the session; give the code the client closed with."""
+    while True:
+        frame = await websocket.receive()
+        if frame["type"] == "websocket.disconnect":
+            return int(frame.get("code") or CloseCode.RESTART)
+        data = frame.get("bytes")
+        match receive(frame["text"] if data is None else data):
+            case AudioChunk(data=audio):
+                await session.feed(connection, audio)
+            case StopRecording():
+                session.stop(connection)
+            case BadChunk(reason=reason):
+                session.refuse(connection, AudioRefused(reason=reason))
+            case BadMessage(code=code, reason=reason):
+                session.refuse(connection, Problem(code=code, message=reason))
+
+
+async def _write(websocket: WebSocket, session: Session) -> Ending:
+    """Send what the session says until it wants the socket closed."""
+    while True:
+        item = await session.mailbox.take()
+        if isinstance(item, Ending):
+            return item
+        try:
+            await websocket.send_text(item.text)
+        except (WebSocketDisconnect, RuntimeError):
+            session.mailbox.put_back(item)
+            # The reader hears of the lost socket too, and ends this.
+            await asyncio.Event().wait()
+
+
+async def _close(websocket: WebSocket, ending: Ending) -> int:
+    code = _CODES[ending]
+    if websocket.application_state is WebSocketState.CONNECTED:
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await websocket.close(code, ending.value)
+    return code

@@ -1,0 +1,193 @@
+"""The server process: what it owns, in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+import uvloop
+from filelock import FileLock, Timeout
+
+from vivavoce.api.access import require_safe_bind
+from vivavoce.api.app import create_app
+from vivavoce.config import Settings
+from vivavoce.errors import SetupError
+from vivavoce.runtime.hub import Hub
+from vivavoce.stores.objects import LocalAudio
+from vivavoce.stores.sql import SqlStore
+from vivavoce.wire import protocol
+
+log = structlog.get_logger()
+
+MAX_FRAME_BYTES = 33 << 20
+"""Largest frame taken: official clients resend up to 20 MB of audio as one base64 text frame."""
+
+PING_S = 20.0
+
+
+def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+    """Run the server until SIGTERM or SIGINT; `on_ready` gets the base URL once connections are accepted.
+
+    Raises `SetupError` where the server cannot start.
+    """
+    _configure_logs(settings)
+    _raise_descriptor_limit()
+    with _own_data_dir(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, on_ready))
+
+
+async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> None:
+    listener = _listen(settings)
+    try:
+        async with _open_hub(settings) as hub:
+            config = uvicorn.Config(
+                create_app(hub, settings),
+                ws="websockets-sansio",
+                ws_max_size=MAX_FRAME_BYTES,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PING_S,
+                ws_per_message_deflate=False,
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+            await _Server(config, hub, on_ready).serve(sockets=[listener])
+    finally:
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it is ready, ends the sessions before their sockets, and exits with 0 on a signal."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub, on_ready: Callable[[str], None] | None) -> None:
+        super().__init__(config)
+        self._hub, self._on_ready = hub, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("listening", url=url)
+        if self._on_ready is not None:
+            self._on_ready(url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping")
+        await self._hub.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for each in signals:
+            loop.add_signal_handler(each, self._on_signal)
+        try:
+            yield
+        finally:
+            for each in signals:
+                loop.remove_signal_handler(each)
+
+    def _on_signal(self) -> None:
+        if self.should_exit:
+            log.warning("stopped at once by a second signal")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Sessions keep what is committed; nothing else is worth waiting for.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        self.should_exit = True
+
+
+@asynccontextmanager
+async def _open_hub(settings: Settings) -> AsyncIterator[Hub]:
+    store = await SqlStore.open(settings.store_url, durable=settings.fsync)
+    audio = LocalAudio(settings.data_dir / "audio", fsync=settings.fsync)
+    try:
+        require_safe_bind(settings, keys_exist=bool(await store.keys()))
+        yield await Hub.open(settings, store=store, audio=audio, wire=protocol)
+    finally:
+        audio.close()
+        await store.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port, so that a taken one is one clear line before any model is loaded."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise SetupError(
+            f"cannot listen on {where}: {error.strerror}; choose another with --host and --port"
+        ) from error
+    return listener
+
+
+@contextmanager
+def _own_data_dir(settings: Settings) -> Iterator[None]:
+    """Hold the data directory for this process alone."""
+    directory = settings.data_dir
+    lock = FileLock(directory / "lock")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SetupError(
+            f"another vivavoce serves from {directory}; stop it or choose another directory with --data-dir"
+        ) from None
+    except OSError as error:
+        raise SetupError(f"cannot use the data directory {directory}: {error.strerror}; see --data-dir") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many sockets and audio files as the system lets this user have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _configure_logs(settings: Settings) -> None:
+    level = logging.getLevelName(settings.log_level.upper())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Tracebacks never show local variables: they hold transcripts and tokens.
+    quiet = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    plain_traceback = structlog.dev.plain_traceback
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.ExceptionRenderer(quiet), structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # uvicorn's own lines would show the query of a socket's URL, and so its token.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
