@@ -1,0 +1,82 @@
+"""A server for one command: on a free port, with a temporary data directory, gone when the command is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from vivavoce.cli.serve import READY
+from vivavoce.errors import SetupError
+
+STOP_S = 20.0
+"""How long a server may take to stop by itself."""
+
+_READY_LINE = re.compile(re.escape(READY) + r"(?P<url>https?://\S+) · data in (?P<directory>.+)")
+
+
+@contextmanager
+def embedded_server() -> Iterator[str]:
+    """Run a server for the block and give its base URL; nothing of it is left afterwards, however the block ends.
+
+    It is a process of its own, so that a crash there is one clear error here, and out of the terminal's process group,
+    so that Ctrl-C reaches this process only. It stops, and removes its data, when its standard input closes; that
+    happens even if this process is killed. Raises `SetupError` where it does not start.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "vivavoce", "serve", "--ephemeral", "--log-level", "warning"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,
+        )
+        directory: str | None = None
+        try:
+            url, directory = _wait_until_ready(server, log)
+            yield url
+        finally:
+            _stop(server)
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _wait_until_ready(server: subprocess.Popen[str], log: IO[str]) -> tuple[str, str]:
+    assert server.stdout is not None
+    for line in server.stdout:
+        if found := _READY_LINE.match(line):
+            # A full pipe would block the server, should it ever write more.
+            threading.Thread(target=_drain, args=(server.stdout,), name="server-output", daemon=True).start()
+            return found["url"], found["directory"].strip()
+    server.wait()
+    log.seek(0)
+    lines = [line.strip() for line in log if line.strip()]
+    reason = lines[-1].removeprefix("vivavoce: ") if lines else f"it ended with code {server.returncode}"
+    raise SetupError(f"the embedded server did not start: {reason}")
+
+
+def _drain(stream: IO[str]) -> None:
+    with suppress(ValueError, OSError):
+        for _ in stream:
+            pass
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    assert server.stdin is not None
+    with suppress(OSError):
+        server.stdin.close()
+    for harder in (server.terminate, server.kill):
+        try:
+            server.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            harder()
+    server.wait()

@@ -1,0 +1,161 @@
+"""`vivavoce serve`: the server, with one option per field of `Settings`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from vivavoce.config import Settings
+
+READY = "vivavoce listens on "
+"""What the one line begins with that `serve` prints once it accepts connections; the base URL follows."""
+
+
+class _ServeCommand(TyperCommand):
+    """Builds its options when they are asked for: importing the settings takes longer than all other help."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _command().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        return _command().invoke(ctx)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    epilog = (
+        "Examples:\n\n"
+        "vivavoce serve   # loopback only, no key needed\n\n"
+        "vivavoce keys create --name phones && vivavoce serve --host 0.0.0.0 --public-url https://speech.example.net\n\n"
+        "VIVAVOCE_PORT=9000 vivavoce serve --config /etc/vivavoce.toml"
+    )
+    app.command("serve", cls=_ServeCommand, epilog=epilog, rich_help_panel="Server")(_describe)
+
+
+def _describe() -> None:
+    """Run the server.
+
+    Each option can also be set by its environment variable, or in a TOML file (data_dir = "…").
+    The command line wins, then the environment, then the file.
+    """
+
+
+@cache
+def _command() -> Any:
+    """Give the real command, its signature made from the settings."""
+    from vivavoce.config import Settings
+
+    def serve(**values: Any) -> None:
+        _serve(ephemeral=values.pop("ephemeral"), overrides=values)
+
+    parameters = [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    hidden = Annotated[bool, typer.Option("--ephemeral", hidden=True)]
+    parameters.append(_keyword("ephemeral", hidden, default=False))
+    vars(serve)["__signature__"] = inspect.Signature(parameters)
+    vars(serve)["__annotations__"] = {parameter.name: parameter.annotation for parameter in parameters}
+    built = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    built.command()(serve)
+    return typer.main.get_command(built)
+
+
+def _keyword(name: str, annotation: Any, *, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Make an option of a setting; all but flags are text here, because the settings check every source alike."""
+    from vivavoce.config import ENV_PREFIX
+
+    flag = f"--{name.replace('_', '-')}"
+    is_flag = field.annotation is bool
+    notes = [f"env {ENV_PREFIX}{name.upper()}"]
+    if field.default_factory is None and field.default not in (None, ()):
+        shown = ("on" if field.default else "off") if is_flag else field.default
+        notes.insert(0, f"default {shown}")
+    text = f"{escape(field.description or '')} [dim]({escape('; '.join(notes))})[/]"
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if is_flag else flag,
+        help=text,
+        metavar=None if is_flag else _metavar(name, field),
+        show_default=False,
+    )
+    kind: Any = bool if is_flag else str
+    return _keyword(name, Annotated[kind | None, option], default=None)
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if field.annotation in (int, float):
+        return "NUMBER"
+    if name == "config":
+        return "FILE"
+    return "DIR" if field.annotation is Path else "TEXT"
+
+
+def _serve(*, ephemeral: bool, overrides: dict[str, Any]) -> None:
+    from vivavoce.config import load_settings
+    from vivavoce.serve import serve
+
+    settings = load_settings(**overrides)
+    if not ephemeral:
+        keys = "a key is needed" if asyncio.run(_has_keys(settings)) else "no key is needed while none exists"
+        serve(settings, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {settings.data_dir} · {keys}"))
+        return
+    # A server that is told to stop dies of that signal in the end, unless somebody catches it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    directory = Path(tempfile.mkdtemp(prefix="vivavoce-"))
+    try:
+        _stop_when_parent_leaves()
+        serve(
+            _for_one_caller(settings, directory), on_ready=lambda url: typer.echo(f"{READY}{url} · data in {directory}")
+        )
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _for_one_caller(settings: Settings, directory: Path) -> Settings:
+    """Give settings that keep what was chosen about speech and nothing of where and for whom to serve."""
+    return settings.model_copy(
+        update={
+            "host": "127.0.0.1",
+            "port": 0,
+            "data_dir": directory,
+            "store_url": f"sqlite+aiosqlite:///{(directory / 'vivavoce.db').as_posix()}",
+            "public_url": None,
+            "trusted_proxies": (),
+            "allowed_hosts": (),
+        }
+    )
+
+
+def _stop_when_parent_leaves() -> None:
+    """Stop the server when standard input closes, so that it never outlives whoever started it, however that died."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+async def _has_keys(settings: Settings) -> bool:
+    from vivavoce.cli.keys import open_store
+
+    async with open_store(settings) as store:
+        return bool(await store.keys())
