@@ -1,0 +1,117 @@
+"""The real program as a user starts it: a process of its own, a free port, a data directory, and a signal to end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+READY = "vivavoce listens on "
+START_S = 60
+STOP_S = 30
+
+
+@dataclass(eq=False)
+class Server:
+    """A running `vivavoce serve`."""
+
+    url: str
+    data_dir: Path
+    log_path: Path
+    process: subprocess.Popen[str]
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+
+    @property
+    def log(self) -> str:
+        """All that the program has logged so far."""
+        return self.log_path.read_text(encoding="utf-8")
+
+    def get(self, path: str, **params: Any) -> Any:
+        """Give the JSON of a GET that must succeed."""
+        response = self.http.get(path, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def result(self, session_id: str) -> Any:
+        """Give a session as REST shows it."""
+        return self.get(f"/v2/live/{session_id}")
+
+    def file(self, session_id: str) -> bytes:
+        """Give a session's audio file."""
+        response = self.http.get(f"/v2/live/{session_id}/file")
+        assert response.status_code == 200, response.text
+        return response.content
+
+    def stop(self) -> int:
+        """Send SIGTERM and give the exit code."""
+        self.http.close()
+        self.process.terminate()
+        return self.process.wait(STOP_S)
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a `vivavoce` command to its end."""
+    return subprocess.run(
+        [_program(), *arguments], env=_environment(), capture_output=True, text=True, timeout=START_S, check=False
+    )
+
+
+def start(data_dir: Path, *options: str) -> Server:
+    """Start a server on a free port and wait until it accepts connections."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log_path = data_dir.with_suffix(".log")
+    with log_path.open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [_program(), "serve", "--port", "0", "--data-dir", str(data_dir), *options],
+            stdout=subprocess.PIPE, stderr=log, env=_environment(), cwd=data_dir.parent, text=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    late = threading.Timer(START_S, process.kill)
+    late.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        late.cancel()
+    if not line.startswith(READY):
+        process.kill()
+        process.wait()
+        raise AssertionError(f"no server: {line!r}, and in its log:\n{log_path.read_text(encoding='utf-8')}")
+    return Server(line.removeprefix(READY).split()[0], data_dir, log_path, process)
+
+
+@contextmanager
+def serving(data_dir: Path, *options: str) -> Iterator[Server]:
+    """Serve for the block; the program must then end with exit code 0 and nothing of a bug in its log."""
+    server = start(data_dir, *options)
+    try:
+        yield server
+    except BaseException:
+        server.process.kill()
+        server.process.wait()
+        raise
+    finally:
+        server.http.close()
+        if server.process.stdout is not None and server.process.poll() is None:
+            exit_code = server.stop()
+            server.process.stdout.close()
+            assert exit_code == 0, server.log
+            assert "Traceback" not in server.log, server.log
+
+
+def _program() -> str:
+    return str(Path(sys.executable).with_name("vivavoce"))
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("VIVAVOCE_", "GLADIA_"))}
