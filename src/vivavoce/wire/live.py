@@ -132,10 +132,10 @@ def receive(frame: str | bytes) -> Incoming:  # noqa: PLR0911 - one return for e
 
 def render(session_id: str, event: Event, at: datetime) -> Message:
     """Write an event as the message a client gets, shorter than `MAX_MESSAGE_BYTES`; `at` is when it happened."""
-    head = {"type": "", "session_id": session_id, "created_at": timestamp(at)}
+    head = {"session_id": session_id, "created_at": timestamp(at)}
     text = ""
     for body in _bodies(event):
-        text = _text({**head, **body})
+        text = _text({"type": body["type"], **head, **body})
         if _size(text) <= MAX_MESSAGE_BYTES:
             break
     return Message(event=event, text=text)
