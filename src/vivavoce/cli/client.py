@@ -117,9 +117,15 @@ def _message(error: HttpError) -> str:
 
 
 def session_request(
-    *, rate: int, channels: int, language: str | None, endpointing: float | None, maximum_duration: float | None
+    *,
+    rate: int,
+    channels: int,
+    language: str | None,
+    endpointing: float | None,
+    maximum_duration: float | None,
+    partials: bool,
 ) -> dict[str, Any]:
-    """Give the body that opens a session for 16-bit PCM with every message that a screen can use."""
+    """Give the body that opens a session for 16-bit PCM with the messages that a screen can use."""
     request: dict[str, Any] = {
         "encoding": "wav/pcm",
         "bit_depth": 16,
@@ -129,7 +135,7 @@ def session_request(
         "maximum_duration_without_endpointing": maximum_duration,
         "language_config": {"languages": [language]} if language else None,
         "messages_config": {
-            "receive_partial_transcripts": True,
+            "receive_partial_transcripts": partials,
             "receive_final_transcripts": True,
             "receive_speech_events": True,
             "receive_acknowledgments": True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,11 +48,10 @@ def demo() -> None:
 
     console = Console(highlight=False)
     recording = _recording()
-    with _doing(console, "starting a server"), embedded_server() as base:
+    console.print("[dim]starting a server …[/]")
+    with embedded_server() as base:
         console.print(f"[bold]vivavoce[/] listens on {base}")
-        console.print(
-            f"streaming {LENGTH_S:.0f} s of {RECORDING} at real-time pace through the official gladiaio-sdk\n"
-        )
+        console.print(f"{LENGTH_S:.0f} s of {RECORDING}, at real-time pace, through the official gladiaio-sdk\n")
         client = connect(base, None)
         show = _play(console, client, recording)
         session = stored_result(client, show.session_id)
@@ -62,12 +59,6 @@ def demo() -> None:
     _print_result(console, session)
     console.print(_latencies(show))
     console.print("\nNext: [bold]vivavoce transcribe[/] FILE, [bold]vivavoce listen[/], or [bold]vivavoce serve[/].")
-
-
-@contextmanager
-def _doing(console: Console, what: str) -> Iterator[None]:
-    console.print(f"[dim]{what} …[/]")
-    yield
 
 
 def _recording() -> Path:
@@ -135,7 +126,12 @@ def _play(console: Console, client: Any, path: Path) -> _Show:
     from vivavoce.cli.screen import LiveText
 
     request = session_request(
-        rate=RATE, channels=1, language="en", endpointing=ENDPOINTING_S, maximum_duration=MAXIMUM_DURATION_S
+        rate=RATE,
+        channels=1,
+        language="en",
+        endpointing=ENDPOINTING_S,
+        maximum_duration=MAXIMUM_DURATION_S,
+        partials=True,
     )
     progress = _progress()
     task = progress.add_task("", total=LENGTH_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -171,26 +172,29 @@ def _directory(settings: Settings) -> Finding:
     from filelock import FileLock, Timeout
 
     directory = settings.data_dir
+    place = _existing(directory)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        remedy = "make it writable for this user, or name another one with --data-dir"
+        return Finding(Level.FAIL, "data directory", f"{directory}: {place} is not a directory to write in", remedy)
+    lock = directory / "lock"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(directory / "lock", timeout=0):
-            probe = directory / ".doctor"
-            probe.write_bytes(b"")
-            probe.unlink()
+        if lock.exists():
+            FileLock(lock).acquire(timeout=0).lock.release()
     except Timeout:
         remedy = "that is fine if it is your server; another one needs another --data-dir"
         return Finding(Level.WARN, "data directory", f"{directory} is in use by a running server", remedy)
     except OSError as error:
-        remedy = "make it writable for this user, or name another one with --data-dir"
-        return Finding(Level.FAIL, "data directory", f"{directory}: {error.strerror}", remedy)
+        return Finding(Level.FAIL, "data directory", f"{lock}: {error.strerror}", "make it writable for this user")
     return Finding(Level.OK, "data directory", f"{directory} is writable and not in use")
 
 
+def _existing(path: Path) -> Path:
+    """Give the path or its nearest parent that exists: the server makes the rest."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
 def _disk(settings: Settings) -> Finding:
-    directory: Path = settings.data_dir
-    while not directory.exists():
-        directory = directory.parent
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(_existing(settings.data_dir)).free
     found = f"{free / 1e9:.1f} GB free"
     remedy = "an hour of 16 kHz audio takes 0.12 GB: delete old sessions, or use a larger disk"
     if free < NO_DISK:

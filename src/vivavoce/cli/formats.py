@@ -101,29 +101,57 @@ def cues(utterances: Sequence[LiveV2Utterance]) -> list[Cue]:
 def _cues(utterance: LiveV2Utterance) -> Iterator[Cue]:
     if not utterance.words:
         # Without word times the whole utterance is one cue, however long.
-        lines = tuple(textwrap.wrap(utterance.text, LINE_LENGTH))
+        lines = tuple(_wrapped(utterance.text.strip()))
         if lines:
             yield Cue(start=utterance.start, end=utterance.end, channel=utterance.channel, lines=lines)
         return
     for words in _groups(utterance.words):
-        text = " ".join(word.word.strip() for word in words)
-        yield Cue(start=words[0].start, end=words[-1].end, channel=utterance.channel, lines=_balanced(text))
+        lines = _balanced(_text(words))
+        yield Cue(start=words[0].start, end=words[-1].end, channel=utterance.channel, lines=lines)
 
 
-def _groups(words: Sequence[LiveV2Word]) -> Iterator[list[LiveV2Word]]:
-    """Fill one cue after the other; a sentence that ends in its second line ends the cue too."""
+def _groups(words: Sequence[LiveV2Word]) -> list[list[LiveV2Word]]:
+    """Share words among as few cues as they need, none much shorter than the others of its sentence."""
+    found = []
+    for sentence in _sentences(words):
+        best = _filled(sentence, LINES * LINE_LENGTH)
+        for size in range(len(_text(sentence)) // len(best), LINES * LINE_LENGTH):
+            evener = _filled(sentence, size)
+            if len(evener) == len(best):
+                best = evener
+                break
+        found += best
+    return found
+
+
+def _sentences(words: Sequence[LiveV2Word]) -> Iterator[list[LiveV2Word]]:
+    """Split words where a sentence ends, but for sentences that fit on the lines of the next together."""
     group: list[LiveV2Word] = []
     for word in words:
-        longer = " ".join(each.word.strip() for each in [*group, word])
-        if group and (len(_wrapped(longer)) > LINES or word.end - group[0].start > CUE_S):
-            yield group
-            group, longer = [], word.word.strip()
         group.append(word)
-        if longer.endswith((".", "?", "!")) and len(longer) > LINE_LENGTH:
+        if word.word.endswith((".", "?", "!")) and len(_text(group)) > LINE_LENGTH:
             yield group
             group = []
     if group:
         yield group
+
+
+def _filled(words: Sequence[LiveV2Word], size: int) -> list[list[LiveV2Word]]:
+    """Fill one cue of at most `size` letters after the other."""
+    groups: list[list[LiveV2Word]] = []
+    for word in words:
+        if groups:
+            longer = [*groups[-1], word]
+            text = _text(longer)
+            if len(text) <= size and len(_wrapped(text)) <= LINES and word.end - longer[0].start <= CUE_S:
+                groups[-1] = longer
+                continue
+        groups.append([word])
+    return groups
+
+
+def _text(words: Sequence[LiveV2Word]) -> str:
+    return " ".join(word.word.strip() for word in words)
 
 
 def _wrapped(text: str, width: int = LINE_LENGTH) -> list[str]:

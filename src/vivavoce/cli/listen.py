@@ -40,6 +40,8 @@ def listen(
     key: Key = None,
 ) -> None:
     """Transcribe the microphone until Ctrl-C, which lets the last words settle; a second one leaves at once."""
+    from vivavoce.cli.screen import progress_console
+
     sounddevice = portaudio()
     if list_devices:
         _list_devices(sounddevice)
@@ -51,6 +53,7 @@ def listen(
             language=language,
             endpointing=endpointing,
             maximum_duration=maximum_duration,
+            partials=progress_console().is_terminal,
         )
         _stream(client, request, microphone)
 

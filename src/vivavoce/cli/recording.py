@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vivavoce.cli.client import CHUNK_S
 from vivavoce.errors import UnsupportedAudio
@@ -93,9 +93,8 @@ def open_recording(source: str, *, separate: bool = False) -> Iterator[Recording
     name = "standard input" if source == "-" else source
     if source != "-" and not Path(source).is_file():
         raise UnsupportedAudio(f"{source}: there is no such file")
-    file: Any = sys.stdin.buffer if source == "-" else source
     try:
-        container = av.open(file)
+        container = _open_stdin() if source == "-" else av.open(source)
     except (av.FFmpegError, OSError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UnsupportedAudio(f"{name}: cannot be read as audio ({why})") from error
@@ -107,6 +106,17 @@ def open_recording(source: str, *, separate: bool = False) -> Iterator[Recording
         if channels > MAX_CHANNELS:
             raise UnsupportedAudio(f"{name}: has {channels} channels; at most {MAX_CHANNELS} can be kept apart")
         yield Recording(name, channels, _duration_s(container, stream), container, stream)
+
+
+def _open_stdin() -> InputContainer:
+    """Open standard input so that audio which is only being made is heard soon.
+
+    The raw stream gives what has come so far, and one second (libav takes five) is enough to tell what it is.
+    """
+    import av
+
+    live = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container reads it
+    return av.open(live, "r", buffer_size=4096, options={"analyzeduration": "1000000"})
 
 
 def _duration_s(container: InputContainer, stream: av.AudioStream) -> float | None:

@@ -39,7 +39,9 @@ class LiveText:
         self._footer = footer
         self._open: dict[str, RenderableType] = {}
         self._words: dict[str, list[str]] = {}
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=12, transient=True)
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=12, transient=True, redirect_stdout=False
+        )
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:

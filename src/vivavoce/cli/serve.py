@@ -109,21 +109,30 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 def _serve(*, ephemeral: bool, overrides: dict[str, Any]) -> None:
     from vivavoce.config import load_settings
-    from vivavoce.serve import serve
 
     settings = load_settings(**overrides)
-    if not ephemeral:
-        keys = "a key is needed" if asyncio.run(_has_keys(settings)) else "no key is needed while none exists"
-        serve(settings, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {settings.data_dir} · {keys}"))
+    if ephemeral:
+        _serve_one_caller(settings)
         return
-    # A server that is told to stop dies of that signal in the end, unless somebody catches it.
+    from vivavoce.serve import serve
+
+    keys = "a key is needed" if asyncio.run(_has_keys(settings)) else "no key is needed while none exists"
+    serve(settings, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {settings.data_dir} · {keys}"))
+
+
+def _serve_one_caller(settings: Settings) -> None:
+    """Serve from a temporary directory until standard input closes, and leave nothing behind."""
+    # A server that is told to stop may die of that signal in the end, unless somebody catches it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     directory = Path(tempfile.mkdtemp(prefix="vivavoce-"))
+    # onnxruntime leaves a file in the temporary directory when it is imported, which happens below.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     try:
+        from vivavoce.serve import serve
+
         _stop_when_parent_leaves()
-        serve(
-            _for_one_caller(settings, directory), on_ready=lambda url: typer.echo(f"{READY}{url} · data in {directory}")
-        )
+        own = _for_one_caller(settings, directory)
+        serve(own, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {directory}"))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from vivavoce.cli.client import (
     stored_result,
 )
 from vivavoce.cli.formats import Format
+from vivavoce.errors import VivavoceError
 
 if TYPE_CHECKING:
     from gladiaio_sdk import LiveV2Client, LiveV2Response, LiveV2TranscriptMessageData
@@ -50,7 +52,7 @@ def register(app: typer.Typer) -> None:
         "vivavoce transcribe talk.mp3\n\n"
         "vivavoce transcribe film.mkv --format srt --output film.srt\n\n"
         "vivavoce transcribe call.wav --channels separate --format json | jq .transcription.full_transcript\n\n"
-        "ffmpeg -i rtsp://camera -f wav - | vivavoce transcribe - --pace realtime"
+        "ffmpeg -i rtsp://camera -f wav - | vivavoce transcribe -"
     )
     app.command("transcribe", epilog=epilog, rich_help_panel="Speech")(transcribe)
 
@@ -75,7 +77,10 @@ def transcribe(
     transcript goes to standard output; progress is shown on a terminal.
     """
     from vivavoce.cli.recording import RATE, open_recording
+    from vivavoce.cli.screen import progress_console
 
+    if output is not None and not os.access(output.parent, os.W_OK):
+        raise VivavoceError(f"{output}: cannot be written, there is no such directory or it is not yours")
     with (
         open_recording(file, separate=channels is Channels.SEPARATE) as recording,
         server_client(server, key) as client,
@@ -86,6 +91,7 @@ def transcribe(
             language=language,
             endpointing=endpointing,
             maximum_duration=maximum_duration,
+            partials=progress_console().is_terminal,
         )
         # Text can be read while it is made; one channel's finals come in the order of the result.
         flowing = wanted is Format.TEXT and output is None and recording.channels == 1
@@ -107,11 +113,10 @@ def _stream(
     """Send a recording and show what comes back; gives the stored session."""
     from vivavoce.cli.screen import LiveText, progress_console
 
-    console = progress_console()
     progress = _progress()
     sent = progress.add_task("sent", total=recording.duration_s)
     heard = progress.add_task("transcribed", total=recording.duration_s)
-    with clear_errors(), LiveText(console, footer=progress) as screen, LiveStream(client, request) as stream:
+    with clear_errors(), LiveText(progress_console(), footer=progress) as screen, LiveStream(client, request) as stream:
         stream.feed(recording.chunks(), realtime=realtime)
         for received in stream:
             message = received.message
