@@ -55,7 +55,7 @@ $(VENV)/.build: requirements/build.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml $(VENV)/.build
-	@echo "Installing vivavoce into $(VENV): about a minute, about 200 MB to download ..."
+	@echo "Installing vivavoce into $(VENV): about a minute, about 220 MB to download ..."
 	@$(INSTALL) -r requirements/runtime.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
