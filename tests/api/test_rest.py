@@ -50,6 +50,9 @@ class StandInHub:
     failure: Exception | None = None
     tokens: list[str] = field(default_factory=list)
 
+    async def ready(self) -> None:
+        pass
+
     async def create(self, owner, request, custom_metadata, options) -> tuple[SessionRecord, str]:
         if self.failure is not None:
             raise self.failure
@@ -445,7 +448,7 @@ async def test_a_finished_session_is_given_whole_in_the_types_of_the_sdk(client,
     record = await with_audio(hub, bytes(64_000), body={"custom_metadata": {"desk": "n"}}, transcription_s=0.5)
     word = Word(text="Hello", start=0.5, end=1.0, confidence=0.9)
     final = Utterance(id="00_00000500", channel=0, start=0.5, end=1.0, confidence=0.9, language="en", words=(word,))
-    message = StoredMessage(seq=1, kind=Kind.FINAL, created_at=now(), text='{"type":"transcript"}')
+    message = StoredMessage(seq=1, key="k", at=0, kind=Kind.FINAL, created_at=now(), text='{"type":"transcript"}')
     await hub.store.commit([Write(session_id=record.id, finals=(final,), messages=(message,))])
     body = (await client.get(f"/v2/live/{record.id}")).json()
     parsed = LiveV2Response.from_dict(body)

@@ -42,7 +42,7 @@ TWO_CITIES = [
     (
         32.51,
         41.98,
-        "that some of its noisiest authorities insisted on its being received, for good or for evil, "
+        "that some of its noisiest authorities insisted on its being received, for good or for evil, "  # noqa: ISC004
         "in the superlative degree of comparison only.",
     ),
 ]
@@ -72,7 +72,7 @@ def _check(times: Times | None, words: list[str], clip: Samples) -> None:
 def test_boundaries_beside_pauses_lie_at_the_edges_of_the_sound(
     aligner: PocketSphinxAligner, two_cities: Samples
 ) -> None:
-    """Word boundaries beside pauses are within 60 ms (median) and 150 ms (nine in ten) of the signal's own edges."""
+    """Word boundaries beside pauses are within 60 ms (median) and 100 ms (nine in ten) of the signal's own edges."""
     errors: list[float] = []
     for start, end, text in TWO_CITIES:
         clip = _clip(two_cities, start, end)
@@ -84,7 +84,7 @@ def test_boundaries_beside_pauses_lie_at_the_edges_of_the_sound(
         errors += word_edges.edge_errors(timed, word_edges.pauses(clip))
     assert len(errors) >= 15
     assert np.median(errors) <= 0.060
-    assert np.percentile(errors, 90) <= 0.150
+    assert np.percentile(errors, 90) <= 0.100
 
 
 def test_a_short_tail_of_silence_is_not_taken_into_the_last_word(
@@ -103,12 +103,10 @@ def test_times_do_not_depend_on_what_was_aligned_before(two_cities: Samples, end
     """The same clip and words get the same times, to the bit, from a fresh aligner and from one that has worked."""
     fresh, worn = PocketSphinxAligner(), PocketSphinxAligner()
     noise = np.random.default_rng(5).normal(0, 0.2, 3 * SAMPLE_RATE).astype(np.float32)
-    for start, end, text in reversed(TWO_CITIES):
-        worn.align(_clip(two_cities, start, end), text.split())
-        worn.align(noise, ["zyxquil", "noise"])
-        worn.align(_clip(endgame, 0.0, 1.4), "Do you hear me?".split())
-    for start, end, text in TWO_CITIES[:4]:
+    for start, end, text in TWO_CITIES[:6]:
         clip = _clip(two_cities, start, end)
+        worn.align(_clip(endgame, 0.0, 1.4), ["Do", "you", "hear", "me?"])
+        worn.align(noise, ["zyxquil", "noise"])
         assert fresh.align(clip, text.split()) == worn.align(clip, text.split())
 
 

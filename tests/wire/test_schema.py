@@ -280,7 +280,7 @@ def test_the_effective_request_is_a_fixed_point(lossless):
         ),
         (
             {"post_processing": {"summarization_config": {"type": "long"}}},
-            "post_processing.summarization_config.type must be one of the following values: general, bullet_points, con",
+            "post_processing.summarization_config.type must be one of the following values: general, bullet_points",
         ),
         ({"callback_config": {"url": "ftp://example.org"}}, "callback_config.url must be an http or https URL"),
         ({"callback_config": {"url": "not a url"}}, "callback_config.url must be an http or https URL"),

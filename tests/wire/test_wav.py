@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recordings import recording_path
 
+from recordings import recording_path
 from vivavoce.model import AudioFormat
 from vivavoce.wire.wav import MAX_HEADER_BYTES, audio_start, header_mismatch, wav_header
 
@@ -222,24 +222,19 @@ def test_a_header_that_differs_is_described(header, announced):
         assert f"{announced.sample_rate} Hz" in said
 
 
+SESSION = "the session was opened for 16 bit PCM at 16000 Hz in 1 channel"
+
+
+def tagged(tag):
+    return wav_header(FORMATS[1], 0).replace(b"\x01\x00\x01\x00", tag + b"\x01\x00")
+
+
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (
-            wav_header(FORMATS[2], 0),
-            "the WAV header announces 24 bit PCM at 44100 Hz in 2 channels; "
-            "the session was opened for 16 bit PCM at 16000 Hz in 1 channel",
-        ),
-        (
-            wav_header(FORMATS[1], 0).replace(b"\x01\x00\x01\x00", b"\x03\x00\x01\x00"),
-            "the WAV header announces floating-point PCM at 16000 Hz in 1 channel; "
-            "the session was opened for 16 bit PCM at 16000 Hz in 1 channel",
-        ),
-        (
-            wav_header(FORMATS[1], 0).replace(b"\x01\x00\x01\x00", b"\x11\x00\x01\x00"),
-            "the WAV header announces coding 0x0011 at 16000 Hz in 1 channel; "
-            "the session was opened for 16 bit PCM at 16000 Hz in 1 channel",
-        ),
+        (wav_header(FORMATS[2], 0), f"the WAV header announces 24 bit PCM at 44100 Hz in 2 channels; {SESSION}"),
+        (tagged(b"\x03\x00"), f"the WAV header announces floating-point PCM at 16000 Hz in 1 channel; {SESSION}"),
+        (tagged(b"\x11\x00"), f"the WAV header announces coding 0x0011 at 16000 Hz in 1 channel; {SESSION}"),
         (
             b"RIFX\x00\x00\x00\x00WAVEdata\x00\x00\x00\x00",
             "the WAV header announces big-endian samples; send little-endian ones",
