@@ -84,9 +84,8 @@ def _by_word(spans: Sequence[tuple[float, float]], counts: Sequence[int], clip_s
     for count in counts:
         own = spans[at : at + count]
         start, end = (own[0][0], own[-1][1]) if own else (reached, reached)
-        start = min(max(start, reached), clip_s)
-        reached = min(max(end, start), clip_s)
-        times.append((start, reached))
+        reached = min(end, clip_s)
+        times.append((min(start, clip_s), reached))
         at += count
     return times
 

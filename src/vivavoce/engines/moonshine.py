@@ -35,6 +35,9 @@ from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word, spread_words
 from vivavoce.plugins import EngineInfo
 
+# The wheel carries a telemetry library; nothing leaves this machine.
+onnxruntime.disable_telemetry_events()
+
 _START, _END, _FIRST_SPECIAL = 1, 2, 32_000
 _FRAME = 384
 _FEWEST_SAMPLES = 1_600  # the encoder fails below 895; a tenth of a second holds no word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vivavoce.errors import PluginError, SetupError
+
+# The wheel carries a telemetry library; nothing leaves this machine.
+onnxruntime.disable_telemetry_events()
 
 _FRAME = 512
 _CONTEXT = 64
@@ -67,6 +71,15 @@ class SileroVad:
         except Exception as error:
             raise PluginError("the voice activity model failed") from error
         return speech.reshape(-1), SileroState(h=h, c=c, context=tails[-1].copy())
+
+    def save(self, state: SileroState) -> str:
+        """Write a state as text."""
+        return b64encode(np.concatenate([state.h.ravel(), state.c.ravel(), state.context]).tobytes()).decode()
+
+    def load(self, saved: str) -> SileroState:
+        """Give back the state that `save` wrote."""
+        h, c, context = np.split(np.frombuffer(b64decode(saved), np.float32), [_HIDDEN[2], 2 * _HIDDEN[2]])
+        return SileroState(h=h.reshape(_HIDDEN), c=c.reshape(_HIDDEN), context=context)
 
 
 def _weights() -> Path:
