@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds nothing, and tests share `recordings`
 
 from recordings import TRANSCRIPTS, wheel_recording
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("vivavoce", deadline=None)
+settings.load_profile("vivavoce")
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,10 @@ class Settings(BaseSettings):
     connect_timeout: PositiveSeconds = Field(
         600, description="Seconds that a new session waits for its first connection."
     )
-    max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds of audio.")
+    drain_timeout: Seconds = Field(
+        10, description="Seconds that sessions may take to reach the end of an utterance when the server stops."
+    )
+    max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds since it was created.")
     fsync: bool = Field(
         default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
     )

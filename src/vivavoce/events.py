@@ -1,7 +1,7 @@
 """Domain facts a session reports; `wire` turns each into one message, and nothing else does.
 
 An event's `kind` is the class of messages that a client can switch off. Durable events are numbered and stored before
-anybody sees them; the others (partials, acknowledgments, errors) are only sent.
+anybody sees them; the others (partials and acknowledgments of audio) are only sent.
 """
 
 from __future__ import annotations
@@ -130,9 +130,22 @@ class Problem:
     """Something went wrong that the client should hear of; `code` is a `VivavoceError` code."""
 
     kind: ClassVar[Kind] = Kind.ERROR
-    durable: ClassVar[bool] = False
+    durable: ClassVar[bool] = True
     code: str
     message: str
+
+
+def key_of(event: Event) -> str:
+    """Name what a durable event reports, the same for every time it is reported; empty for what may happen again."""
+    match event:
+        case StopAccepted() | Problem():
+            return ""
+        case SpeechStarted() | SpeechEnded():
+            return f"{type(event).__name__}/{event.channel}/{event.at_s:.4f}"
+        case Final():
+            return f"Final/{event.utterance.id}"
+        case _:
+            return type(event).__name__
 
 
 Event = (
@@ -162,9 +175,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """A durable message with its place in the session."""
+    """A durable message with its place in the session.
+
+    `key` names what it reports, so that a replay does not report it again; `at` is how many bytes were acknowledged
+    before it was said, so a client that has seen a later acknowledgment has seen the message.
+    """
 
     seq: int
+    key: str
+    at: int
     kind: Kind
     created_at: datetime
     text: str

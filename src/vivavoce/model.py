@@ -188,6 +188,7 @@ class SessionRecord:
 
     `request` is the effective configuration as the wire protocol gives it, opaque to everything but `wire`.
     `audio_bytes` is how much of the audio file is committed; `audio_start` the length of a leading WAV header.
+    `ack_ends` are the last ends of acknowledgments, `epoch` counts the processes that have run the session.
     """
 
     id: str
@@ -203,6 +204,8 @@ class SessionRecord:
     audio_bytes: int = 0
     audio_start: int = 0
     transcription_s: float = 0.0
+    ack_ends: tuple[int, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +214,14 @@ class Control:
 
     at: int
     kind: Literal["connect", "cut", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Where a channel's transcription can be taken up again after a crash; `state` is JSON, opaque to the store."""
+
+    channel: int
+    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from vivavoce.model import (
     Hypothesis,
     Samples,
     SessionRecord,
+    Snapshot,
     Status,
     Utterance,
 )
@@ -74,6 +75,12 @@ class Vad(Protocol):
         Any split of the same frames into calls gives the same probabilities, bit for bit.
         """
 
+    def save(self, state: Any) -> str:
+        """Write a state as text."""
+
+    def load(self, saved: str) -> Any:
+        """Give back the state that `save` wrote."""
+
 
 class Aligner(Protocol):
     """Word times for a known text; may hold the GIL, so it runs in a process of its own."""
@@ -88,7 +95,8 @@ class Aligner(Protocol):
 class Write:
     """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
 
-    Fields left at their defaults change nothing.
+    Fields left at their defaults change nothing. A snapshot takes the place of the channel's last one. With an `epoch`,
+    the write is refused unless it is the session's: a process that lost a session cannot write to it.
     """
 
     session_id: str
@@ -101,6 +109,9 @@ class Write:
     completed_at: datetime | None = None
     error_code: int | None = None
     transcription_s: float | None = None
+    ack_ends: tuple[int, ...] | None = None
+    snapshot: Snapshot | None = None
+    epoch: int | None = None
 
 
 class Store(Protocol):
@@ -141,6 +152,12 @@ class Store(Protocol):
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them."""
+
+    async def take_over(self, session_id: str) -> int:
+        """Make this process the session's only writer and give the session's new epoch."""
+
+    async def snapshots(self, session_id: str) -> list[Snapshot]:
+        """Give the last snapshot of each channel, by channel."""
 
     async def controls(self, session_id: str) -> list[Control]:
         """Give the journal's control entries in the order they were written."""

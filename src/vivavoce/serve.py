@@ -63,9 +63,21 @@ async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> 
                 server_header=False,
                 timeout_graceful_shutdown=5,
             )
-            await _Server(config, hub, on_ready).serve(sockets=[listener])
+            server = _Server(config, hub, on_ready)
+            watch = asyncio.create_task(_stop_without_models(hub, server), name="models-watch")
+            await server.serve(sockets=[listener])
+            await watch
     finally:
         listener.close()
+
+
+async def _stop_without_models(hub: Hub, server: uvicorn.Server) -> None:
+    """Wait for the models; a server that cannot load them ends with what kept them away."""
+    try:
+        await hub.ready()
+    except BaseException:
+        server.should_exit = True
+        raise
 
 
 class _Server(uvicorn.Server):
@@ -86,8 +98,10 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping")
-        await self._hub.close()
+        await self._hub.drain()
+        # Closes the listener and then every socket, with 1012: official clients come back at once.
         await super().shutdown(sockets)
+        log.info("stopped")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,7 +132,11 @@ async def _open_hub(settings: Settings) -> AsyncIterator[Hub]:
     audio = LocalAudio(settings.data_dir / "audio", fsync=settings.fsync)
     try:
         require_safe_bind(settings, keys_exist=bool(await store.keys()))
-        yield await Hub.open(settings, store=store, audio=audio, wire=protocol)
+        hub = await Hub.open(settings, store=store, audio=audio, wire=protocol)
+        try:
+            yield hub
+        finally:
+            await hub.close()
     finally:
         audio.close()
         await store.close()

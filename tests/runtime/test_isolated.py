@@ -105,7 +105,8 @@ async def _until(true: Callable[[], bool], within_s: float = 10.0) -> None:
 
 async def test_a_worker_gives_what_the_aligner_gives(two_cities: Samples) -> None:
     """Real words over real speech: the same times as in this process, while this process stays free to work."""
-    clip, words = two_cities[int(4.8 * SAMPLE_RATE) : int(6.56 * SAMPLE_RATE)], "It was the age of wisdom,".split()
+    clip = two_cities[int(4.8 * SAMPLE_RATE) : int(6.56 * SAMPLE_RATE)]
+    words = ["It", "was", "the", "age", "of", "wisdom,"]
     aligner = IsolatedAligner(PocketSphinxAligner)
     await aligner.start()
     try:

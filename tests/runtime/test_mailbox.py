@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded
-from vivavoce.model import Utterance
+from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded, StoredMessage
+from vivavoce.model import Kind, Utterance, now
 from vivavoce.runtime.mailbox import MAX_WAITING, Ending, Mailbox
 
 
@@ -25,7 +25,7 @@ async def taken(mailbox: Mailbox) -> list[str]:
     mailbox.close(Ending.FINISHED)
     texts = []
     while not isinstance(item := await mailbox.take(), Ending):
-        texts.append(item.text)
+        texts.append(item)
     return texts
 
 
@@ -49,24 +49,41 @@ async def test_acknowledgments_side_by_side_become_one() -> None:
 
 
 async def test_nobody_connected() -> None:
-    """Finals and lifecycle wait for the next socket; partials and errors do not."""
+    """All but partials wait for the next socket."""
     mailbox = Mailbox()
     mailbox.put(message(Partial(utterance=utterance("a")), "partial"))
     mailbox.put(message(Problem(code="x", message="y"), "error"))
     mailbox.put(message(Final(utterance=utterance("a")), "final"))
     mailbox.put(message(SessionEnded(), "end"))
-    assert await taken(mailbox) == ["final", "end"]
+    assert await taken(mailbox) == ["error", "final", "end"]
 
 
-async def test_what_could_not_be_sent_comes_first_again() -> None:
-    """A message given back keeps its place."""
+async def test_what_was_not_written_comes_first_again() -> None:
+    """A message whose socket was lost keeps its place; one that was followed by another take was written."""
     mailbox = Mailbox()
-    mailbox.put(message(Final(utterance=utterance("a")), "1"))
-    mailbox.put(message(Final(utterance=utterance("b")), "2"))
-    first = await mailbox.take()
-    assert isinstance(first, Message)
-    mailbox.put_back(first)
-    assert await taken(mailbox) == ["1", "2"]
+    for seq, name in enumerate("abc"):
+        mailbox.put(message(Final(utterance=utterance(name)), name), seq)
+    assert [await mailbox.take(), await mailbox.take()] == ["a", "b"]
+    mailbox.release()
+    assert mailbox.written_to == 0
+    assert await taken(mailbox) == ["b", "c"]
+    assert mailbox.written_to == 2
+    assert mailbox.empty
+
+
+async def test_a_held_mailbox_waits_for_what_is_repeated() -> None:
+    """After a reconnect nothing newer leaves before what the client may have missed."""
+    mailbox = Mailbox(written_to=7)
+    mailbox.put(message(Final(utterance=utterance("c")), "c"), 8)
+    mailbox.held = True
+    reader = asyncio.create_task(taken(mailbox))
+    await asyncio.sleep(0)
+    stored = [
+        StoredMessage(seq=seq, key=text, at=0, kind=Kind.FINAL, created_at=now(), text=text)
+        for seq, text in ((6, "a"), (7, "b"))
+    ]
+    mailbox.repeat(stored)
+    assert await reader == ["a", "b", "c"]
 
 
 async def test_taking_waits_for_a_message() -> None:
@@ -76,9 +93,7 @@ async def test_taking_waits_for_a_message() -> None:
     await asyncio.sleep(0)
     assert not reader.done()
     mailbox.put(message(SessionEnded(), "end"))
-    item = await reader
-    assert isinstance(item, Message)
-    assert item.text == "end"
+    assert await reader == "end"
 
 
 async def test_a_slow_reader_is_noticed() -> None:

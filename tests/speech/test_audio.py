@@ -116,3 +116,14 @@ def test_channels_come_apart() -> None:
         [2, 5],
         [3, 6],
     ]
+
+
+@given(rate=st.sampled_from([8000, 11025, 16000, 44100, 48000]), channels=st.integers(1, 2), frame=st.integers(0, 20))
+def test_starting_at_any_frame_gives_the_same_samples(rate: int, channels: int, frame: int) -> None:
+    """A decoder that goes to a frame and is fed from the byte it names gives what the first one gave from there."""
+    data = np.random.default_rng(rate).integers(0, 256, rate * 2 * channels, dtype=np.uint8).tobytes()
+    fmt = AudioFormat(sample_rate=rate, channels=channels)
+    decoder = AudioDecoder(fmt)
+    start = decoder.seek(frame * FRAME)
+    rest = np.concatenate([decoder.feed(data[start:]), decoder.flush()], axis=1)
+    assert np.array_equal(rest, whole(data, fmt)[:, frame * FRAME :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
 from vivavoce.model import SAMPLE_RATE, Hypothesis, Word, spread_words
 from vivavoce.speech.audio import FRAME
-from vivavoce.speech.channel import PREROLL, Ask, Channel, Step, Withdraw
+from vivavoce.speech.channel import PREROLL, Ask, Channel, ChannelState, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import TAIL, Endpointer
 
 
@@ -34,8 +35,8 @@ def answer(ask: Ask) -> Hypothesis:
     return Hypothesis(words=spread_words(texts, [0.5] * count, 0.0, len(ask.samples) / SAMPLE_RATE), language="en")
 
 
-def play(track: Channel, pattern: str, piece: int = 1) -> list[Step]:
-    """Feed and answer every ask at once; give all steps and events in order."""
+def play(track: Channel, pattern: str, piece: int = 1, start: int = 0) -> list[Step]:
+    """Feed from frame `start` on and answer every ask at once; give all steps and events in order."""
     samples, speech = signal(pattern)
     out: list[Step] = []
 
@@ -45,10 +46,14 @@ def play(track: Channel, pattern: str, piece: int = 1) -> list[Step]:
             if isinstance(step, Ask):
                 out.extend(track.resolve(step.number, answer(step)))
 
-    for i in range(0, len(speech), piece):
+    for i in range(start, len(speech), piece):
         follow(track.feed(samples[i * FRAME : (i + piece) * FRAME], speech[i : i + piece]))
     follow(track.cut())
     return out
+
+
+def finals_of(steps: Sequence[object]) -> list[Final]:
+    return [step.final for step in steps if isinstance(step, Settled)]
 
 
 PHRASE = "." * 10 + "#" * 30 + "." * 20
@@ -63,8 +68,9 @@ def test_one_phrase() -> None:
     assert len(events) > 5
     assert isinstance(events[-2], SpeechEnded)
     assert events[-2].at_s == 40 * FRAME / SAMPLE_RATE
-    assert isinstance(events[-1], Final)
-    assert {event.utterance.id for event in events if isinstance(event, Partial | Final)} == {"00_00000320"}
+    assert isinstance(events[-1], Settled)
+    assert events[-1].final.utterance.id == "00_00000320"
+    assert {event.utterance.id for event in events if isinstance(event, Partial)} == {"00_00000320"}
 
 
 def test_the_finals_clip_is_exact() -> None:
@@ -80,7 +86,7 @@ def test_a_final_is_asked_for_before_it_is_due() -> None:
     """The ask for the final comes before the end is decided, and only once."""
     steps = play(channel(partial_every=None), PHRASE)
     kinds = [type(step).__name__ for step in steps]
-    assert kinds == ["SpeechStarted", "Ask", "SpeechEnded", "Final"]
+    assert kinds == ["SpeechStarted", "Ask", "SpeechEnded", "Settled"]
 
 
 def test_clips_do_not_overlap() -> None:
@@ -118,12 +124,12 @@ def test_a_failed_decode_blocks_nothing() -> None:
     first, second = [step for step in track.feed(samples, speech) if isinstance(step, Ask)]
     assert track.resolve(second.number, answer(second)) == []
     finals = track.resolve(first.number, None)
-    assert [event.utterance.id for event in finals if isinstance(event, Final)] == [second.utterance]
+    assert [event.final.utterance.id for event in finals if isinstance(event, Settled)] == [second.utterance]
 
 
 def test_times_are_the_sessions() -> None:
     """Word times count from the start of the channel, not of the clip."""
-    final = next(step for step in play(channel(), PHRASE) if isinstance(step, Final))
+    (final,) = finals_of(play(channel(), PHRASE))
     assert final.utterance.start == (10 * FRAME - PREROLL) / SAMPLE_RATE
     assert final.utterance.end == (40 * FRAME + TAIL) / SAMPLE_RATE
     assert all(isinstance(word, Word) for word in final.utterance.words)
@@ -138,10 +144,10 @@ patterns = st.lists(st.tuples(st.sampled_from("#."), st.integers(1, 60)), min_si
 def test_any_split_gives_the_same_finals(pattern: str, piece: int) -> None:
     """How many frames come at once changes nothing about finals and speech events."""
 
-    def kept(steps: list[Step]) -> tuple[list[Step], list[Step]]:
+    def kept(steps: list[Step]) -> tuple[list[Step], list[Final]]:
         # An answer comes when it comes: finals are in order among themselves.
         speech = [step for step in steps if isinstance(step, SpeechStarted | SpeechEnded)]
-        return speech, [step for step in steps if isinstance(step, Final)]
+        return speech, finals_of(steps)
 
     assert kept(play(channel(), pattern, piece)) == kept(play(channel(), pattern))
 
@@ -175,11 +181,26 @@ def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order:
         resolve_some(1 - held)
     follow(track.cut())
     resolve_some(1.0)
-    expected = [step for step in play(channel(), pattern) if isinstance(step, Final)]
-    assert [event for event in events if isinstance(event, Final)] == expected
+    assert finals_of(events) == finals_of(play(channel(), pattern))
     assert not track.busy
     shown: dict[str, float] = {}
     for event in events:
         if isinstance(event, Partial):
             assert event.utterance.end >= shown.get(event.utterance.id, 0.0)
             shown[event.utterance.id] = event.utterance.end
+
+
+@settings(max_examples=60)
+@given(pattern=patterns, data=st.data())
+def test_a_restored_channel_goes_on_as_the_first_would_have(pattern: str, data: st.DataObject) -> None:
+    """From the state stored with any final, fed from where it says, the rest comes out the same and nothing twice."""
+    steps = play(channel(), pattern)
+    settled = [step for step in steps if isinstance(step, Settled)]
+    if not settled:
+        return
+    chosen = data.draw(st.sampled_from(range(len(settled))))
+    state: ChannelState = settled[chosen].state
+    again = channel()
+    again.restore(state)
+    rest = play(again, pattern, start=state.kept_from // FRAME)
+    assert finals_of(rest) == finals_of(steps)[chosen + 1 :]

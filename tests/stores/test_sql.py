@@ -40,7 +40,7 @@ def session(**changes: Any) -> SessionRecord:
 
 
 def message(seq: int, content: str = "{}") -> StoredMessage:
-    return StoredMessage(seq=seq, kind=Kind.FINAL, created_at=MOMENT, text=content)
+    return StoredMessage(seq=seq, key="k", at=0, kind=Kind.FINAL, created_at=MOMENT, text=content)
 
 
 def final(start: float, *words: str) -> Utterance:

@@ -53,7 +53,10 @@ class Sessions(Protocol):
 
     @property
     def engine_info(self) -> EngineInfo:
-        """What the engine can do."""
+        """What the engine can do, once the hub is ready."""
+
+    async def ready(self) -> None:
+        """Return when the models are loaded."""
 
     async def create(
         self,
@@ -141,6 +144,7 @@ router = APIRouter(redirect_slashes=False)
 async def create_session(request: Request, owner: Owner, hub: Hub) -> JSONResponse:
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
     raw = await _read_body(request, MAX_INIT_BYTES)
+    await hub.ready()
     capabilities = Capabilities(languages=hub.engine_info.languages)
     parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
     record, token = await hub.create(owner, parsed.request, parsed.custom_metadata, parsed.options)
@@ -357,6 +361,7 @@ async def health() -> dict[str, str]:
 @router.get("/v1/models", summary="List the speech models", responses=_errors())
 async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
     """Give the engine in use and the languages it knows."""
+    await hub.ready()
     info = hub.engine_info
     return {"models": [{"id": info.name, "languages": sorted(info.languages)}]}
 

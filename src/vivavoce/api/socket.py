@@ -22,6 +22,7 @@ _CODES = {
     Ending.LOST: CloseCode.RESTART,
     Ending.SLOW: CloseCode.RESTART,
     Ending.FAILED: CloseCode.FAILED,
+    Ending.RESTARTING: CloseCode.RESTART,
 }
 
 
@@ -83,9 +84,8 @@ async def _write(websocket: WebSocket, session: Session) -> Ending:
         if isinstance(item, Ending):
             return item
         try:
-            await websocket.send_text(item.text)
+            await websocket.send_text(item)
         except (WebSocketDisconnect, RuntimeError):
-            session.mailbox.put_back(item)
             # The reader hears of the lost socket too, and ends this.
             await asyncio.Event().wait()
 

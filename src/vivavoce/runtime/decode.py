@@ -1,9 +1,10 @@
 """The one decode pool: every session's clips, the best order, a few threads.
 
-A free worker takes a final before any partial, the oldest first. Finals are decoded alone unless the engine's batches
-are exact; partials that wait share a batch. A waiting partial is replaced by a newer one of the same utterance, so at
-most one per channel waits; finals wait as long as they must, and a session that has many out stops listening (see
-`Session`). Each request is answered at most once, by a call on the event loop; a failure is answered with None.
+A free worker takes a final before any partial, the oldest first, and what catches up after a crash last. Finals are
+decoded alone unless the engine's batches are exact; partials that wait share a batch. A waiting partial is replaced by
+a newer one of the same utterance, so at most one per channel waits; finals wait as long as they must, and a session
+that has many out stops listening (see `Listener`). Each request is answered at most once, by a call on the event loop;
+a failure is answered with None.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request:
-    """A clip and who wants its hypothesis: `answer(hypothesis or None, seconds spent decoding)`."""
+    """A clip and who wants its hypothesis: `answer(hypothesis or None, seconds spent decoding)`.
+
+    A `late` one is of a session that catches up after a crash; it waits for all that is live.
+    """
 
     clip: Clip
     answer: Callable[[Hypothesis | None, float], None]
+    late: bool = False
 
 
 class DecodePool:
@@ -40,6 +45,7 @@ class DecodePool:
         self._aligner = None if engine.info.word_times else aligner
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finals: dict[Request, None] = {}
+        self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
         self._work = asyncio.Event()
         self._resting = threads
@@ -55,7 +61,9 @@ class DecodePool:
     def submit(self, request: Request) -> None:
         """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
         self._partials.pop(request.clip.key, None)
-        if request.clip.final:
+        if request.late:
+            self._late[request] = None
+        elif request.clip.final:
             self._finals[request] = None
         else:
             self._partials[request.clip.key] = request
@@ -64,6 +72,7 @@ class DecodePool:
     def withdraw(self, request: Request) -> None:
         """Forget a request that still waits; one that is being decoded is answered all the same."""
         self._finals.pop(request, None)
+        self._late.pop(request, None)
         if self._partials.get(request.clip.key) is request:
             del self._partials[request.clip.key]
 
@@ -80,11 +89,12 @@ class DecodePool:
 
     def _next_batch(self) -> list[Request]:
         info = self.engine.info
-        if self._finals:
+        queue = self._finals or (None if self._partials else self._late)
+        if queue is not None:
             size = info.batch_size if info.exact_batches else 1
-            batch = list(self._finals)[:size]
+            batch = list(queue)[:size]
             for request in batch:
-                del self._finals[request]
+                del queue[request]
             return batch
         size = min(info.batch_size, -(-len(self._partials) // max(self._resting, 1)))
         return [self._partials.pop(key) for key in list(self._partials)[:size]]

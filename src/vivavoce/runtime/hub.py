@@ -1,4 +1,4 @@
-"""The sessions of this process: made, found by their tokens, and ended with the server."""
+"""The sessions of this process: made, taken up from an earlier one, found by their tokens, and left to the next one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -19,14 +20,13 @@ from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
-from vivavoce.runtime.session import Parts, Session, Wire
+from vivavoce.runtime.listener import Models
+from vivavoce.runtime.session import Parts, Past, Session, Wire
 
 log = structlog.get_logger()
 
 EARS = 2
 """Threads for reading, resampling and voice activity: short work that must not wait behind decoding."""
-
-SHUT_DOWN_S = 10.0
 
 
 def hash_of(secret: str) -> str:
@@ -37,36 +37,37 @@ def hash_of(secret: str) -> str:
 class Hub:
     """Owns the engine, the journal and one task per live session; made by `open`."""
 
-    def __init__(self, parts: Parts, aligner: IsolatedAligner | None) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._aligner = aligner
         self._sessions: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._starting = 0
         self._closing = False
 
     @classmethod
     async def open(cls, settings: Settings, *, store: Store, audio: AudioFiles, wire: Wire) -> Hub:
-        """Load the models and start; raises `SetupError` where a plugin is missing or cannot be loaded."""
-        engine = await asyncio.to_thread(plugin("engines", settings.engine))
-        vad = await asyncio.to_thread(plugin("vads", settings.vad))
-        aligner = None
-        if not engine.info.word_times:
-            aligner = IsolatedAligner(plugin("aligners", settings.aligner))
-            await aligner.start()
+        """Take up what an earlier process left; sessions take audio at once, and are heard when the models are there.
+
+        `ready` says when that is, and raises what kept them away.
+        """
+        models = asyncio.create_task(_load(settings), name="models")
         parts = Parts(
             settings=settings,
             store=store,
             audio=audio,
             journal=Journal(store, audio),
-            pool=DecodePool(engine, aligner, threads=settings.decode_threads),
-            vad=vad,
+            models=models,
             ears=ThreadPoolExecutor(EARS, thread_name_prefix="ears"),
             wire=wire,
         )
-        hub = cls(parts, aligner)
-        await hub._end_orphans()
+        hub = cls(parts)
+        await hub._reopen()
         return hub
+
+    async def ready(self) -> None:
+        """Return when the models are loaded; raises `SetupError` where a plugin is missing or cannot be loaded."""
+        await asyncio.shield(self._parts.models)
 
     @property
     def store(self) -> Store:
@@ -80,8 +81,8 @@ class Hub:
 
     @property
     def engine_info(self) -> EngineInfo:
-        """What this installation's engine can do."""
-        return self._parts.pool.engine.info
+        """What this installation's engine can do; known once `ready` has returned."""
+        return self._parts.models.result().pool.engine.info
 
     def is_running(self, session_id: str) -> bool:
         """Whether a session of this process is not over yet."""
@@ -97,7 +98,7 @@ class Hub:
         """Make a session and its socket token; raises `CapacityError` when there is no room."""
         if self._closing:
             raise CapacityError("the server is stopping")
-        if len(self._sessions) >= self._parts.settings.max_sessions:
+        if len(self._sessions) + self._starting >= self._parts.settings.max_sessions:
             raise CapacityError(f"all {self._parts.settings.max_sessions} sessions of this server are taken")
         token = secrets.token_urlsafe(32)
         record = SessionRecord(
@@ -109,15 +110,12 @@ class Hub:
             request=request,
             custom_metadata=custom_metadata,
         )
-        session = self._sessions[record.id] = Session(record, options, self._parts)
+        self._starting += 1
         try:
             await self.store.add_session(record)
-        except BaseException:
-            del self._sessions[record.id]
-            raise
-        self._by_token[record.token_hash] = session
-        task = asyncio.create_task(self._live(record, session), name=f"session-{record.id}")
-        self._tasks[record.id] = task
+        finally:
+            self._starting -= 1
+        self._begin(record, Session(record, options, self._parts))
         log.info("session created", session=record.id)
         return record, token
 
@@ -125,33 +123,84 @@ class Hub:
         """Give the live session that a socket token opens."""
         return self._by_token.get(hash_of(token))
 
-    async def close(self) -> None:
-        """End every session with what it has, then stop the engine and the journal."""
+    async def drain(self) -> None:
+        """Take no new sessions, and let those there are rest at an utterance boundary, or where the time is over."""
         self._closing = True
-        for session in self._sessions.values():
-            session.shut_down()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=SHUT_DOWN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.drain()
+        waiting = [asyncio.create_task(session.resting.wait()) for session in sessions]
+        if not waiting:
+            return
+        rested, late = await asyncio.wait(waiting, timeout=self._parts.settings.drain_timeout)
+        for task in late:
+            task.cancel()
+        log.info("drained", at_a_boundary=len(rested), in_speech=len(late))
+
+    async def close(self) -> None:
+        """Leave the sessions to the next process, and stop the engine and the journal."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.journal.close()
-        await self._parts.pool.close()
-        if self._aligner is not None:
-            await self._aligner.close()
+        (models,) = await asyncio.gather(self._parts.models, return_exceptions=True)
+        if isinstance(models, Models):
+            await models.close()
         self._parts.ears.shutdown()
-        self._parts.pool.engine.close()
+
+    def _begin(self, record: SessionRecord, session: Session) -> None:
+        self._sessions[record.id] = self._by_token[record.token_hash] = session
+        self._tasks[record.id] = asyncio.create_task(self._live(record, session), name=f"session-{record.id}")
 
     async def _live(self, record: SessionRecord, session: Session) -> None:
         try:
             await session.run()
         finally:
-            del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
-            log.info("session over", session=record.id)
+            # While the server stops, a resting session still takes its client's audio for the next process.
+            if not self._closing:
+                del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
+            log.info("session left", session=record.id)
 
-    async def _end_orphans(self) -> None:
-        """Close the books on sessions that a crash left unfinished: their finals and audio stay, as far as stored."""
+    async def _reopen(self) -> None:
+        """Take up the sessions that an earlier process left unfinished; their clients may come back at once."""
         for record in await self.store.unfinished_sessions():
-            log.warning("session was cut off by a crash", session=record.id)
-            ended = Write(session_id=record.id, status=Status.ERROR, error_code=500, completed_at=now())
-            await self.store.commit([ended])
+            try:
+                await self._reopen_one(record)
+            except Exception:
+                # One session that cannot be taken up must not keep the others away.
+                log.exception("session cannot be taken up", session=record.id)
+                ended = Write(session_id=record.id, status=Status.ERROR, error_code=500, completed_at=now())
+                await self.store.commit([ended])
+
+    async def _reopen_one(self, record: SessionRecord) -> None:
+        store, audio = self.store, self.audio
+        epoch = await store.take_over(record.id)
+        await asyncio.to_thread(audio.truncate, record.id, record.audio_bytes)
+        kept = await asyncio.to_thread(audio.size, record.id)
+        if kept < record.audio_bytes:
+            log.error("audio is missing", session=record.id, bytes=record.audio_bytes - kept)
+        record = replace(record, epoch=epoch, audio_bytes=kept)
+        past = Past(
+            messages=await store.messages(record.id),
+            finals=await store.finals(record.id),
+            controls=await store.controls(record.id),
+            snapshots=await store.snapshots(record.id),
+        )
+        self._begin(record, Session(record, self._parts.wire.options_of(record.request), self._parts, past))
+        log.info("session taken up", session=record.id)
+
+
+async def _load(settings: Settings) -> Models:
+    def make(kind: str, name: str) -> Any:
+        return plugin(kind, name)()
+
+    engine, vad = await asyncio.gather(
+        asyncio.to_thread(make, "engines", settings.engine),
+        asyncio.to_thread(make, "vads", settings.vad),
+    )
+    aligner = None
+    if not engine.info.word_times:
+        aligner = IsolatedAligner(plugin("aligners", settings.aligner))
+        await aligner.start()
+    return Models(pool=DecodePool(engine, aligner, threads=settings.decode_threads), vad=vad, aligner=aligner)

@@ -9,7 +9,7 @@ kept and counted like audio but never heard: `audio_start` is its length once kn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from vivavoce.errors import StoreError
@@ -21,6 +21,10 @@ MAX_WAITING = 64 << 20
 """Bytes that may wait for the disk before a session's socket is read no further."""
 
 REMEMBERED_ACKS = 4096
+STORED_ACKS = 64
+"""Ends of acknowledgments that survive a crash; those of several seconds, and clients are behind by less than one."""
+
+MAX_HEADER = 128 << 10
 
 
 class Intake:
@@ -32,18 +36,33 @@ class Intake:
         journal: Journal,
         audio: AudioFiles,
         *,
+        epoch: int,
         header_size: Callable[[bytes], int | None],
         kept: Callable[[int, int], None],
+        proven: Callable[[int], None],
         failed: Callable[[StoreError], None],
     ) -> None:
-        """Call `kept(start, stop)` for bytes made durable or found to be so, `failed` for bytes that were not."""
+        """Call `kept(start, stop)` for bytes made durable or found to be so, `failed` for bytes that were not, and
+        `proven(end)` when a client that came back shows that it got the acknowledgment up to `end`.
+        """
         self._session_id, self._journal, self._audio = session_id, journal, audio
-        self._header_size, self._kept, self._failed = header_size, kept, failed
+        self._epoch = epoch
+        self._header_size, self._kept, self._proven, self._failed = header_size, kept, proven, failed
         self.size = self.durable = 0
         self.audio_start: int | None = None
         self._head = b""
         self._ack_ends: deque[int] = deque([0], maxlen=REMEMBERED_ACKS)
         self._overlap = Overlap((), 0, self.read)
+        self._resumed = True
+
+    def restore(self, size: int, ack_ends: Iterable[int]) -> None:
+        """Go on after `size` bytes that an earlier process made durable and acknowledged at `ack_ends`."""
+        self.size = self.durable = size
+        self._ack_ends.extend(end for end in ack_ends if end <= size)
+        if size:
+            self.audio_start = self._header_size(self.read(0, MAX_HEADER))
+        if self.audio_start is None:
+            self._head = self.read(0, size)
 
     def read(self, offset: int, size: int) -> bytes:
         """Give bytes that are durable; blocks."""
@@ -56,12 +75,12 @@ class Intake:
         """
         await self._journal.settle(self._session_id)
         self._overlap = Overlap(self._ack_ends, self.size, self.read)
+        self._resumed = False
 
     async def feed(self, data: bytes) -> bool:
         """Take bytes and say whether any were new; waits only while the disk is far behind."""
-        decided = self._overlap.start is not None
         fresh = self._overlap.feed(data)
-        if not decided and self._overlap.start is not None:
+        if self._overlap.start is not None and not self._resumed:
             self._resume(self._overlap.start)
         self._append(fresh)
         while self.size - self.durable > MAX_WAITING:
@@ -79,8 +98,10 @@ class Intake:
             self.audio_start = 0
 
     def _resume(self, start: int) -> None:
+        self._resumed = True
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
+        self._proven(start)
         if start < self.size:
             self._kept(start, self.size)
 
@@ -93,7 +114,14 @@ class Intake:
             self._head += data
             self.audio_start = header = self._header_size(self._head)
             self._head = b"" if header is not None else self._head
-        write = Write(session_id=self._session_id, audio_bytes=self.size, audio_start=header)
+        recent = [*self._ack_ends][-STORED_ACKS + 1 :]
+        write = Write(
+            session_id=self._session_id,
+            audio_bytes=self.size,
+            audio_start=header,
+            ack_ends=(*recent, self.size),
+            epoch=self._epoch,
+        )
         self._journal.append(write, data, partial(self._on_written, start, self.size))
 
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:

@@ -85,7 +85,7 @@ class Journal:
         failures, before = await asyncio.to_thread(self._append_audio, group)
         writes: dict[str, list[Write]] = {}
         for entry in group:
-            if entry.write.session_id not in failures and entry.write != Write(session_id=entry.write.session_id):
+            if entry.write.session_id not in failures and not _idle(entry.write):
                 writes.setdefault(entry.write.session_id, []).append(entry.write)
         unstored = await self._store(writes)
         if unstored:
@@ -142,3 +142,8 @@ class Journal:
                 self._audio.truncate(session_id, size)
             except StoreError as error:
                 log.error("audio could not be cut back", session=session_id, error=str(error))
+
+
+def _idle(write: Write) -> bool:
+    """Tell whether a write changes nothing and only keeps its place in the queue."""
+    return write == Write(session_id=write.session_id, epoch=write.epoch)

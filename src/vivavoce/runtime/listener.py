@@ -3,6 +3,9 @@
 Reading bytes, resampling and voice activity run on a thread of the `ears`; the channels' state machines and the answers
 of the pool run on the event loop, so they never meet. `hear` goes on only when the last piece is through, and a session
 with many finals still out is not heard further: that, and the journal behind it, is all the backlog there is.
+
+Each final comes with a snapshot of its channel. A listener that is given the last one of every channel goes back to the
+earliest sample that any of them needs; each channel's voice activity and decisions begin again where its own says.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,19 +21,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.config import Settings
-from vivavoce.events import Event, Final, Problem
-from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions
+from vivavoce.events import Event, Problem, SpeechEnded
+from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime.decode import DecodePool, Request
+from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.speech.audio import FRAME, AudioDecoder
-from vivavoce.speech.channel import Ask, Channel, Step, Withdraw
+from vivavoce.speech.channel import Ask, Channel, ChannelState, Outcome, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import Endpointer
 
 MAX_FINALS_OUT = 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """What hears: voice activity, and the pool around the engine."""
+
+    pool: DecodePool
+    vad: Vad
+    aligner: IsolatedAligner | None
+
+    async def close(self) -> None:
+        """Stop decoding and free the models."""
+        await self.pool.close()
+        if self.aligner is not None:
+            await self.aligner.close()
+        self.pool.engine.close()
+
+
 class Listener:
     """Transcribes one session's stream; `say` hears every event, `woken` is called when an answer has come."""
+
+    _pool: DecodePool
+    _vad: Vad
 
     def __init__(
         self,
@@ -37,20 +61,42 @@ class Listener:
         options: SessionOptions,
         settings: Settings,
         *,
-        vad: Vad,
         ears: Executor,
-        pool: DecodePool,
-        say: Callable[[Event], None],
+        say: Callable[[Event, Snapshot | None], None],
         woken: Callable[[], None],
     ) -> None:
         self._session_id, self._options = session_id, options
-        self._vad, self._ears, self._pool = vad, ears, pool
+        self._ears = ears
         self._say, self._woken = say, woken
         self._decoder = AudioDecoder(options.audio)
-        self._states: list[Any] = [vad.open() for _ in range(options.audio.channels)]
+        # Each channel's voice activity, and the first sample that it has not heard.
+        self._vads: list[tuple[int, Any]] = []
         self._channels = [_channel(i, options, settings) for i in range(options.audio.channels)]
         self._asked: dict[tuple[int, int], Request] = {}
+        self._keys: dict[int, str] = {}
+        self.late = False
         self.decoding_s = 0.0
+
+    async def begin(self, models: asyncio.Task[Models], snapshots: Iterable[Snapshot]) -> int:
+        """Wait for the models, go to where the snapshots were taken, and give the byte of the audio to hear from."""
+        loaded = await asyncio.shield(models)
+        self._pool, self._vad = loaded.pool, loaded.vad
+        self._vads = [(0, self._vad.open()) for _ in self._channels]
+        for snapshot in snapshots:
+            self._restore(snapshot)
+        needed = [min(channel.at, heard) for channel, (heard, _) in zip(self._channels, self._vads, strict=True)]
+        return self._decoder.seek(min(needed))
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        saved = snapshot.state
+        state = ChannelState(
+            kept_from=saved["kept_from"],
+            free_from=saved["free_from"],
+            endpointer=saved["endpointer"],
+            origin=(saved["vad_at"], self._vad.load(saved["vad"])),
+        )
+        self._channels[snapshot.channel].restore(state)
+        self._vads[snapshot.channel] = state.origin
 
     @property
     def crowded(self) -> bool:
@@ -89,18 +135,26 @@ class Listener:
 
     async def _hear(self, decode: Callable[[], NDArray[np.float32]]) -> None:
         loop = asyncio.get_running_loop()
-        samples, probabilities = await loop.run_in_executor(self._ears, self._perceive, decode)
-        for channel, track, speech in zip(self._channels, samples, probabilities, strict=True):
-            self._follow(channel.feed(track, speech))
+        start = self._decoder.at
+        before = list(self._vads)
+        samples, probabilities = await loop.run_in_executor(self._ears, self._perceive, start, decode)
+        for i, channel in enumerate(self._channels):
+            # A channel that was restored further on has no use for what comes before.
+            skip = min(max(channel.at - start, 0), samples.shape[1])
+            speech = probabilities[i][skip // FRAME :]
+            self._follow(channel.feed(samples[i, skip:], speech, origin=before[i]))
 
     def _perceive(
-        self, decode: Callable[[], NDArray[np.float32]]
+        self, start: int, decode: Callable[[], NDArray[np.float32]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         samples = decode()
         probabilities = []
         for i, track in enumerate(samples):
-            speech, self._states[i] = self._vad.probabilities(track.reshape(-1, FRAME), self._states[i])
-            probabilities.append(speech)
+            heard, state = self._vads[i]
+            skip = min(max(heard - start, 0), len(track)) // FRAME
+            speech, state = self._vad.probabilities(track.reshape(-1, FRAME)[skip:], state)
+            self._vads[i] = (max(start + len(track), heard), state)
+            probabilities.append(np.concatenate([np.zeros(skip, np.float32), speech]))
         return samples, probabilities
 
     def _follow(self, steps: Iterable[Step]) -> None:
@@ -121,7 +175,8 @@ class Listener:
             final=ask.final,
             languages=self._options.languages,
         )
-        request = Request(clip=clip, answer=partial(self._on_answer, ask))
+        self._keys[ask.channel] = clip.key
+        request = Request(clip=clip, answer=partial(self._on_answer, ask), late=self.late)
         self._asked[ask.channel, ask.number] = request
         self._pool.submit(request)
 
@@ -130,15 +185,33 @@ class Listener:
         if self._asked.pop((ask.channel, ask.number), None) is None:
             return
         if hypothesis is None and ask.final:
-            self._say(Problem(code="engine_error", message=f"utterance {ask.utterance} could not be transcribed"))
+            problem = Problem(code="engine_error", message=f"utterance {ask.utterance} could not be transcribed")
+            self._say(problem, None)
         for event in self._channels[ask.channel].resolve(ask.number, hypothesis):
             self._tell(event)
         self._woken()
 
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Final):
-            self._pool.engine.release(f"{self._session_id}/{event.utterance.id}")
-        self._say(event)
+    def _tell(self, outcome: Outcome) -> None:
+        match outcome:
+            case Settled(final=final, state=state):
+                self._say(final, self._snapshot(final.utterance.channel, state))
+            case SpeechEnded(channel=channel):
+                # Its partials are withdrawn and its final needs no draft.
+                self._pool.engine.release(self._keys.pop(channel))
+                self._say(outcome, None)
+            case _:
+                self._say(outcome, None)
+
+    def _snapshot(self, channel: int, state: ChannelState) -> Snapshot:
+        vad_at, vad_state = state.origin
+        saved = {
+            "kept_from": state.kept_from,
+            "free_from": state.free_from,
+            "endpointer": state.endpointer,
+            "vad_at": vad_at,
+            "vad": self._vad.save(vad_state),
+        }
+        return Snapshot(channel=channel, state=saved)
 
 
 def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel:

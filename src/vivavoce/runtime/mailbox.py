@@ -1,20 +1,27 @@
 """What waits to be written on a session's socket: one queue per session, over all its sockets.
 
 It is bounded by what may be left out: of the partials of one utterance only the newest waits, acknowledgments that wait
-side by side become one, and while nobody is connected neither partials nor errors are kept. Finals and lifecycle
-messages always wait; `crowded` says that a reader is too slow for what must not be dropped.
+side by side become one, and while nobody is connected no partials are kept. Everything else always waits; `crowded`
+says that a reader is too slow for what must not be dropped.
+
+A message is in hand from `take` until the next `take`, which says that it was written; `release` puts back one whose
+socket was lost. What was written may still be lost on its way, so after a reconnect the session looks up what the
+client has not shown to have, and calls `repeat`; the mailbox is `held` meanwhile, so that newer messages come after it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
-from vivavoce.events import AudioAccepted, Message, Partial
-from vivavoce.model import Kind
+from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
 
 MAX_WAITING = 4096
+
+_ACK = "ack"
 
 
 class Ending(Enum):
@@ -25,16 +32,30 @@ class Ending(Enum):
     LOST = "audio could not be stored; connect again and send what was not acknowledged"
     SLOW = "messages are not read fast enough; connect again for the rest"
     FAILED = "internal error"
+    RESTARTING = "the server restarts; connect again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message; `replaceable` names what makes it obsolete."""
+
+    text: str
+    seq: int | None
+    replaceable: str | None = None
 
 
 class Mailbox:
     """Messages in order; read by at most one socket at a time."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Message] = deque()
+    def __init__(self, *, written_to: int = -1) -> None:
+        """Start empty; messages up to seq `written_to` were written by an earlier process."""
+        self._waiting: deque[_Letter] = deque()
+        self._in_hand: _Letter | None = None
         self._ending: Ending | None = None
         self._some = asyncio.Event()
+        self.written_to = written_to
         self.connected = False
+        self.held = False
 
     @property
     def crowded(self) -> bool:
@@ -43,19 +64,29 @@ class Mailbox:
 
     @property
     def empty(self) -> bool:
-        """Whether everything was taken."""
-        return not self._waiting
+        """Whether everything was written."""
+        return not self._waiting and self._in_hand is None
 
-    def put(self, message: Message) -> None:
-        """Queue a message, in the place of the one it makes obsolete."""
+    def put(self, message: Message, seq: int | None = None) -> None:
+        """Queue a message, in the place of the one it makes obsolete; durable ones have a `seq`."""
         event = message.event
-        if not self.connected and event.kind in (Kind.PARTIAL, Kind.ERROR):
+        if not self.connected and isinstance(event, Partial):
             return
+        replaceable = None
         if isinstance(event, Partial):
-            self._drop_partials_of(event.utterance.id)
-        elif isinstance(event, AudioAccepted) and self._waiting and isinstance(self._waiting[-1].event, AudioAccepted):
-            self._waiting.pop()
-        self._waiting.append(message)
+            replaceable = event.utterance.id
+            self._drop_partial(replaceable)
+        elif isinstance(event, AudioAccepted):
+            replaceable = _ACK
+            if self._waiting and self._waiting[-1].replaceable == _ACK:
+                self._waiting.pop()
+        self._waiting.append(_Letter(message.text, seq, replaceable))
+        self._some.set()
+
+    def repeat(self, messages: Iterable[StoredMessage]) -> None:
+        """Queue messages that were written before, ahead of what waits, and hold nothing back any more."""
+        self._waiting.extendleft(reversed([_Letter(message.text, message.seq) for message in messages]))
+        self.held = False
         self._some.set()
 
     def close(self, ending: Ending) -> None:
@@ -63,22 +94,28 @@ class Mailbox:
         self._ending = ending
         self._some.set()
 
-    async def take(self) -> Message | Ending:
-        """Give the next message, or how to close when all are taken."""
-        while not self._waiting and self._ending is None:
+    async def take(self) -> str | Ending:
+        """Give the next message's text, or how to close when all are written."""
+        if self._in_hand is not None and self._in_hand.seq is not None:
+            self.written_to = max(self.written_to, self._in_hand.seq)
+        self._in_hand = None
+        while self.held or not (self._waiting or self._ending):
             self._some.clear()
             await self._some.wait()
-        if self._waiting:
-            return self._waiting.popleft()
-        assert self._ending is not None
-        return self._ending
+        if not self._waiting:
+            assert self._ending is not None
+            return self._ending
+        self._in_hand = self._waiting.popleft()
+        return self._in_hand.text
 
-    def put_back(self, message: Message) -> None:
-        """Give back what could not be sent."""
-        self._waiting.appendleft(message)
+    def release(self) -> None:
+        """Put back what was in hand when its socket was lost, unless it is not worth it."""
+        if self._in_hand is not None and self._in_hand.replaceable is None:
+            self._waiting.appendleft(self._in_hand)
+        self._in_hand = None
 
-    def _drop_partials_of(self, utterance: str) -> None:
-        for i, waiting in enumerate(self._waiting):
-            if isinstance(waiting.event, Partial) and waiting.event.utterance.id == utterance:
+    def _drop_partial(self, utterance: str) -> None:
+        for i, letter in enumerate(self._waiting):
+            if letter.replaceable == utterance:
                 del self._waiting[i]
                 return

@@ -6,6 +6,10 @@ stop is reached and every final is out. What happens to the stream beside its by
 fell silent) is a `Control` at a byte offset, journaled like audio and acted on when the listener gets there.
 
 Every event leaves by `_say`: rendered, numbered and journaled if it is durable, then put in the mailbox in order.
+
+A session that an earlier process left unfinished is made again from its `Past`: the listener goes back to the snapshots
+stored with the last finals and hears the journal again from there, controls included; what was said before is not said
+again. The same happens after a drain, which only stops at a convenient moment.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,18 +42,38 @@ from vivavoce.events import (
     StopAccepted,
     StoredMessage,
     TranscriptReady,
+    key_of,
 )
-from vivavoce.model import AudioFormat, Control, Result, SessionOptions, SessionRecord, Status, Transcript, now
-from vivavoce.plugins import AudioFiles, Store, Vad, Write
-from vivavoce.runtime.decode import DecodePool
+from vivavoce.model import (
+    AudioFormat,
+    Control,
+    Result,
+    SessionOptions,
+    SessionRecord,
+    Snapshot,
+    Status,
+    Transcript,
+    Utterance,
+    now,
+)
+from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.journal import Journal
-from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.listener import Listener, Models
 from vivavoce.runtime.mailbox import Ending, Mailbox
 
 log = structlog.get_logger()
 
 HEARD_AT_ONCE_S = 1.0
+IDLE_LOOK_S = 60.0
+
+PROOF_S = 1.0
+"""How long a client that came back has to send audio before messages go on without it."""
+
+MAX_STORED_PROBLEMS = 100
+"""A client that sends nothing but nonsense is told so each time, but does not fill the store."""
+
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
 
@@ -71,16 +95,31 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all sessions of a process share."""
+    """What all sessions of a process share; `models` are loaded while audio is already taken."""
 
     settings: Settings
     store: Store
     audio: AudioFiles
     journal: Journal
-    pool: DecodePool
-    vad: Vad
+    models: asyncio.Task[Models]
     ears: Executor
     wire: Wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What an earlier process left of a session."""
+
+    messages: Sequence[StoredMessage] = ()
+    finals: Sequence[Utterance] = ()
+    controls: Sequence[Control] = ()
+    snapshots: Sequence[Snapshot] = ()
+
+    @property
+    def said(self) -> frozenset[str]:
+        """Names of what was reported."""
+        finals = (key_of(Final(utterance=utterance)) for utterance in self.finals)
+        return frozenset([*(message.key for message in self.messages), *finals])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,9 +132,11 @@ class Connection:
 class Session:
     """One live session; every method runs on the event loop."""
 
-    def __init__(self, record: SessionRecord, options: SessionOptions, parts: Parts) -> None:
+    def __init__(self, record: SessionRecord, options: SessionOptions, parts: Parts, past: Past | None = None) -> None:
+        """Make a new session, or with a `past` one that goes on."""
         self.id = record.id
-        self.mailbox = Mailbox()
+        self.resting = asyncio.Event()
+        self._epoch = record.epoch
         self._options, self._parts = options, parts
         self._log = log.bind(session=record.id)
         self._wake = asyncio.Event()
@@ -103,32 +144,40 @@ class Session:
             record.id,
             parts.journal,
             parts.audio,
+            epoch=record.epoch,
             header_size=self._header_size,
             kept=self._on_kept,
+            proven=self._on_proven,
             failed=self._on_lost,
         )
         self._listener = Listener(
-            record.id,
-            options,
-            parts.settings,
-            vad=parts.vad,
-            ears=parts.ears,
-            pool=parts.pool,
-            say=self._say,
-            woken=self._wake.set,
+            record.id, options, parts.settings, ears=parts.ears, say=self._on_heard, woken=self._wake.set
         )
-        self._seq = self._unsaid = 0
+        past = past or Past()
+        self._said, self._controls = past.said, deque(control for control in past.controls if control.kind != "connect")
+        self._seq = max((message.seq for message in past.messages), default=-1) + 1
+        self.mailbox = Mailbox(written_to=self._seq - 1)
+        self._unsaid = self._problems = 0
         self._failure: StoreError | None = None
-        self._heard = 0
-        self._controls: deque[Control] = deque()
-        self._started = self._stopped = self._flushed = False
+        self._started = record.status is not Status.QUEUED
+        self._stopped = any(control.kind == "stop" for control in past.controls)
+        self._flushed = self._draining = False
         self._post_processing = True
         self._outcome = Status.DONE
         self._error_code: int | None = None
         self._connection: Connection | None = None
         self._left_normally = False
-        self._born_at = self._audio_at = self._input_at = self._left_at = time.monotonic()
-        self._ever_connected = False
+        self._clock = SessionClock(
+            parts.settings,
+            stall_s=max(options.endpointing_s, parts.settings.idle_cut),
+            at=time.monotonic(),
+            ever_connected=bool(past.controls),
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        if record.audio_bytes:
+            self._intake.restore(record.audio_bytes, record.ack_ends)
+        self._heard, self._late_until = 0, record.audio_bytes
+        self._snapshots = past.snapshots
 
     # What sockets do.
 
@@ -139,10 +188,14 @@ class Session:
         if older is not None:
             self._log.info("replaced by a newer socket")
             older.close(Ending.REPLACED)
-        self._ever_connected = self.mailbox.connected = self._post_processing = True
-        self._audio_at = self._input_at = time.monotonic()
+        self.mailbox.release()
+        if self._clock.ever_connected:
+            self.mailbox.held = True
+            self._start(self._repeat_unproven(connection))
+        self.mailbox.connected = self._post_processing = True
+        self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
-        self._journal(Write(session_id=self.id, controls=(Control(at=self._intake.size, kind="connect"),)))
+        self._journal(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()
         return connection
 
@@ -151,7 +204,8 @@ class Session:
         if connection is not self._connection:
             return
         self._connection, self.mailbox.connected = None, False
-        self._left_at = time.monotonic()
+        self.mailbox.release()
+        self._clock.on_disconnect(time.monotonic())
         self._left_normally = code in (CLOSE_NORMAL, CLOSE_GOING_AWAY)
         self._post_processing = code != CLOSE_GOING_AWAY
         if code == CLOSE_NORMAL:
@@ -162,7 +216,7 @@ class Session:
         """Take audio as it came, nothing included, which only shows that the client lives."""
         if connection is not self._connection:
             return
-        self._input_at = time.monotonic()
+        self._clock.on_input(time.monotonic())
         if not data:
             return
         if self._stopped:
@@ -170,15 +224,15 @@ class Session:
             return
         if not self._started:
             self._started = True
-            self._say(RecordingStarted(), Write(session_id=self.id, status=Status.PROCESSING))
+            self._say(RecordingStarted(), self._write(status=Status.PROCESSING))
         if await self._intake.feed(data):
-            self._audio_at = time.monotonic()
+            self._clock.on_audio(time.monotonic())
 
     def stop(self, connection: Connection) -> None:
         """End the recording after the bytes taken so far; asking again only repeats the acknowledgment."""
         if connection is not self._connection:
             return
-        self._input_at = time.monotonic()
+        self._clock.on_input(time.monotonic())
         self._stop()
         recorded_s, heard_s = self._seconds(self._intake.size), self._seconds(self._heard)
         self._say(StopAccepted(recorded_s=recorded_s, left_s=max(recorded_s - heard_s, 0.0)))
@@ -186,21 +240,25 @@ class Session:
     def refuse(self, connection: Connection, event: AudioRefused | Problem) -> None:
         """Tell the client of input that could not be taken; the session goes on."""
         if connection is self._connection:
-            self._input_at = time.monotonic()
+            self._clock.on_input(time.monotonic())
             self._say(event)
 
-    def shut_down(self) -> None:
-        """End the recording where it stands: the server stops."""
-        self._stop()
+    def drain(self) -> None:
+        """Rest at the next utterance boundary; another process will go on."""
+        self._draining = True
+        self._wake.set()
 
     # The session's own task.
 
     async def run(self) -> None:
-        """Live until the session is over and its messages are read; never raises."""
+        """Live until the session is over and its messages are read, or rests; never raises."""
         try:
+            await self._begin_hearing()
             while not (self._flushed and self._listener.settled):
                 self._wake.clear()
                 self._check()
+                if self._draining and self._listener.settled:
+                    return
                 if not await self._step():
                     await self._rest()
             await self._finish()
@@ -210,8 +268,19 @@ class Session:
             self._say(Problem(code="internal_error", message="internal error"))
             await self._conclude(Ending.FAILED)
         finally:
+            self.resting.set()
             self._listener.close()
+            for task in self._tasks:
+                task.cancel()
         await self._linger()
+
+    async def _begin_hearing(self) -> None:
+        """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
+        self._heard = await self._listener.begin(self._parts.models, self._snapshots)
+        if self._heard:
+            self._heard += self._intake.audio_start or 0
+        while self._controls and self._controls[0].at < self._heard:
+            self._controls.popleft()
 
     def _check(self) -> None:
         """Raise what the journal could not do for this session."""
@@ -223,6 +292,7 @@ class Session:
         if self._listener.crowded or self._intake.audio_start is None:
             return False
         self._heard = max(self._heard, self._intake.audio_start)
+        self._listener.late = self._heard < self._late_until
         control = self._controls[0] if self._controls else None
         # A control may stand beyond bytes that were lost with the disk.
         control_at = self._intake.size if control is None else min(control.at, self._intake.size)
@@ -245,50 +315,26 @@ class Session:
 
     async def _rest(self) -> None:
         """Wait for something to do, and look at the clock."""
+        clock, utterance_open = self._clock, self._listener.open
+        due_at = time.monotonic() + IDLE_LOOK_S if self._stopped else clock.next(utterance_open=utterance_open)
         try:
-            async with asyncio.timeout(max(self._next_look() - time.monotonic(), 0.01)):
+            async with asyncio.timeout(max(due_at - time.monotonic(), 0.01)):
                 await self._wake.wait()
         except TimeoutError:
-            self._look_at_clock()
-
-    def _next_look(self) -> float:
-        settings = self._parts.settings
-        if self._stopped:
-            return time.monotonic() + settings.grace
-        if self._connection is None:
-            patience = settings.grace if self._ever_connected else settings.connect_timeout
-            return min(self._left_at + patience, self._born_at + settings.max_session)
-        looks = [self._input_at + settings.idle_timeout, self._born_at + settings.max_session]
-        if self._listener.open:
-            looks.append(self._audio_at + self._idle_cut_s)
-        return min(looks)
-
-    @property
-    def _idle_cut_s(self) -> float:
-        return max(self._options.endpointing_s, self._parts.settings.idle_cut)
+            if not self._stopped:
+                self._look_at_clock()
 
     def _look_at_clock(self) -> None:
         """Cut or end what has waited too long."""
-        settings, at = self._parts.settings, time.monotonic()
-        if self._stopped:
-            return
-        if at >= self._born_at + settings.max_session:
-            self._expire("session_timeout", f"the session reached its maximum of {settings.max_session:g} s")
-        elif self._connection is None:
-            patience = settings.grace if self._ever_connected else settings.connect_timeout
-            if at >= self._left_at + patience:
-                self._expire("session_timeout", f"nobody was connected for {patience:g} s")
-        elif at >= self._input_at + settings.idle_timeout:
-            self._expire("session_timeout", f"nothing was received for {settings.idle_timeout:g} s")
-        elif self._listener.open and at >= self._audio_at + self._idle_cut_s and self._heard == self._intake.size:
+        overdue = self._clock.overdue(time.monotonic())
+        if overdue is not None:
+            self._log.info("expired", reason=overdue)
+            self._say(Problem(code="session_timeout", message=overdue))
+            if not self._clock.ever_connected:
+                self._outcome, self._error_code = Status.ERROR, 408
+            self._stop()
+        elif self._listener.open and self._clock.stalled(time.monotonic()) and self._heard == self._intake.size:
             self._control("cut")
-
-    def _expire(self, code: str, message: str) -> None:
-        self._log.info("expired", reason=message)
-        self._say(Problem(code=code, message=message))
-        if not self._ever_connected:
-            self._outcome, self._error_code = Status.ERROR, 408
-        self._stop()
 
     def _stop(self) -> None:
         if not self._stopped:
@@ -298,7 +344,7 @@ class Session:
 
     def _control(self, kind: str) -> None:
         control = Control(at=self._intake.size, kind="stop" if kind == "stop" else "cut")
-        self._journal(Write(session_id=self.id, controls=(control,)))
+        self._journal(self._write(controls=(control,)))
         self._controls.append(control)
         self._wake.set()
 
@@ -318,8 +364,7 @@ class Session:
         await self._conclude(Ending.FINISHED)
 
     async def _conclude(self, ending: Ending) -> None:
-        write = Write(
-            session_id=self.id,
+        write = self._write(
             status=self._outcome,
             completed_at=now(),
             error_code=self._error_code,
@@ -333,8 +378,8 @@ class Session:
     async def _linger(self) -> None:
         """Wait for the mailbox to be read, also by a client that was cut off and comes back for it."""
         give_up = time.monotonic() + self._parts.settings.grace
-        while self._ever_connected and not self.mailbox.empty:
-            if self._connection is None and self._left_normally:
+        while self._clock.ever_connected and not self.mailbox.empty:
+            if self._draining or (self._connection is None and self._left_normally):
                 return
             self._wake.clear()
             try:
@@ -345,32 +390,72 @@ class Session:
 
     # Out.
 
+    def _write(self, **changes: Any) -> Write:
+        return Write(session_id=self.id, epoch=self._epoch, **changes)
+
+    def _on_heard(self, event: Event, snapshot: Snapshot | None) -> None:
+        self._say(event, None if snapshot is None else self._write(snapshot=snapshot))
+
     def _say(self, event: Event, change: Write | None = None) -> None:
         """Send an event, once it is durable if it is to be; `change` becomes durable with it."""
-        at = now()
-        message = self._parts.wire.render(self.id, event, at)
-        send = partial(self._send, message) if event.kind in self._options.wanted else None
-        if not event.durable:
-            # In its turn: behind what is on its way to the journal.
-            if send is not None and self._unsaid:
-                self._journal(Write(session_id=self.id), send)
-            elif send is not None:
-                send()
+        at, key = now(), key_of(event)
+        if event.durable and key and key in self._said:
             return
-        stored = StoredMessage(seq=self._seq, kind=event.kind, created_at=at, text=message.text)
-        self._seq += 1
+        message = self._parts.wire.render(self.id, event, at)
+        wanted = event.kind in self._options.wanted
+        self._problems += isinstance(event, Problem)
+        if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
+            # In its turn: behind what is on its way to the journal.
+            if wanted and self._unsaid:
+                self._journal(self._write(), partial(self._send, message))
+            elif wanted:
+                self._send(message)
+            return
+        seq, self._seq = self._seq, self._seq + 1
+        stored = StoredMessage(
+            seq=seq, key=key, at=self._intake.durable, kind=event.kind, created_at=at, text=message.text
+        )
         write = replace(
-            change or Write(session_id=self.id),
-            messages=(stored,) if send is not None else (),
+            change or self._write(),
+            messages=(stored,) if wanted else (),
             finals=(event.utterance,) if isinstance(event, Final) else (),
         )
-        self._journal(write, send)
+        self._journal(write, partial(self._send, message, seq) if wanted else None)
 
-    def _send(self, message: Message) -> None:
-        self.mailbox.put(message)
+    def _send(self, message: Message, seq: int | None = None) -> None:
+        self.mailbox.put(message, seq)
         if self.mailbox.crowded and self._connection is not None:
             self._log.warning("the client reads too slowly")
             self._connection.close(Ending.SLOW)
+
+    def _on_proven(self, end: int) -> None:
+        """The client came back and has every message from before the acknowledgment up to `end`."""
+        if self.mailbox.held:
+            self._start(self._repeat(end))
+
+    async def _repeat_unproven(self, connection: Connection) -> None:
+        """Give a client that came back some time to show what it has; then, or if it is done, take its word for it."""
+        if not self._stopped:
+            await asyncio.sleep(PROOF_S)
+        if self._connection is connection and self.mailbox.held:
+            await self._repeat(self._intake.durable)
+
+    async def _repeat(self, end: int) -> None:
+        """Send again what was written after the acknowledgment up to `end`: it may be lost with the older socket."""
+        written_to = self.mailbox.written_to
+        messages: list[StoredMessage] = []
+        try:
+            stored = await self._parts.store.messages(self.id)
+            messages = [message for message in stored if message.at >= end and message.seq <= written_to]
+        except StoreError as error:
+            self._log.error("messages could not be read again", error=str(error))
+        if self.mailbox.held:
+            self.mailbox.repeat(messages)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"repeat-{self.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
         self._unsaid += 1

@@ -3,7 +3,7 @@
 A decoder keeps three things: the odd bytes that do not fill a sample of every channel, the input samples that the
 resampling filter still reaches back to, and two counters. Output comes in frames of `FRAME` samples only, each worked
 out from the same input by the same operations wherever the chunks were cut, so any split of the same bytes gives the
-same samples bit for bit. `flush` pads the last frame with silence.
+same samples bit for bit; so does starting at any frame, by `seek`. `flush` pads the last frame with silence.
 
 The resampler is a windowed-sinc polyphase filter that looks `REACH` zero crossings ahead: 4 ms at 8 kHz, less above.
 Output sample m stands at input time m · rate / 16000, so nothing shifts in time.
@@ -84,16 +84,24 @@ class AudioDecoder:
         self._taps: NDArray[np.float32] | None = None
         if self._up != self._down:
             self._half, self._taps = _filter_bank(self._up, self._down)
-        self._odd = b""
-        self._held = np.zeros((fmt.channels, max(self._half - 1, 0)), np.float32)
-        self._held_from = -max(self._half - 1, 0)
-        self._taken = 0
-        self._given = 0
+        self.seek(0)
 
     @property
     def samples(self) -> int:
         """How many output samples the bytes so far stand for, given or not."""
         return -(-self._taken * self._up // self._down)
+
+    @property
+    def at(self) -> int:
+        """The first output sample not given yet; a whole number of frames."""
+        return self._given
+
+    def seek(self, at: int) -> int:
+        """Go to output sample `at`, a whole number of frames, and give the byte of the stream to feed from."""
+        first = at * self._down // self._up - max(self._half - 1, 0)
+        self._held = np.zeros((self._format.channels, max(-first, 0)), np.float32)
+        self._held_from, self._taken, self._given, self._odd = first, max(first, 0), at, b""
+        return self._taken * self._format.frame_bytes
 
     def feed(self, data: bytes) -> NDArray[np.float32]:
         """Give the frames that `data` completes, as `[channels, n · FRAME]`."""

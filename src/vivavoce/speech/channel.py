@@ -9,13 +9,18 @@ clip before it. Asks for a final are made as soon as the endpointer tells a poss
 closes with the same clip, the answer is already there or on its way, otherwise it is withdrawn and the new clip asked
 for. So a final depends on its clip alone and never on which partials or guesses ran. While the segment is open, such an
 answer serves as a partial. Finals leave in segment order; an utterance without words leaves none.
+
+A final leaves with the channel's state at the moment its segment closed. A new channel that is given this state and fed
+the same stream from `kept_from` on does and says from there what the first one did.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +53,29 @@ class Withdraw:
     number: int
 
 
-ChannelEvent = SpeechStarted | SpeechEnded | Partial | Final
-Step = ChannelEvent | Ask | Withdraw
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelState:
+    """A channel right after a segment closed, open segments excluded.
+
+    `kept_from` is the first sample that a later clip may reach back to, `origin` what the caller said of the frames.
+    """
+
+    kept_from: int
+    free_from: int
+    endpointer: Mapping[str, Any]
+    origin: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A final, and the channel's state to store with it."""
+
+    final: Final
+    state: ChannelState
+
+
+Outcome = SpeechStarted | SpeechEnded | Partial | Settled
+Step = Outcome | Ask | Withdraw
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +86,7 @@ class _Guess:
     stop: int
     answer: Hypothesis | None = None
     answered: bool = False
+    state: ChannelState | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +115,7 @@ class Channel:
         self._segment: _Segment | None = None
         self._closed: deque[_Guess] = deque()
         self._partials: dict[int, Ask] = {}
+        self._origin: Any = None
 
     @property
     def busy(self) -> bool:
@@ -99,13 +127,32 @@ class Channel:
         """Whether an utterance is open."""
         return self._segment is not None
 
-    def feed(self, samples: Samples, probabilities: NDArray[np.float32]) -> list[Step]:
-        """Take whole frames with a probability each."""
+    @property
+    def at(self) -> int:
+        """The first sample that was not fed yet."""
+        return self._kept_from + len(self._frames) * FRAME
+
+    @property
+    def decided_to(self) -> int:
+        """The first sample that nothing was decided about yet; beyond `at` only after `restore`."""
+        return self._endpointer.at
+
+    def restore(self, state: ChannelState) -> None:
+        """Go on from a state; feed the stream from `state.kept_from` on."""
+        self._endpointer.restore(state.endpointer)
+        self._kept_from, self._free_from = state.kept_from, state.free_from
+
+    def feed(self, samples: Samples, probabilities: NDArray[np.float32], origin: Any = None) -> list[Step]:
+        """Take the next whole frames with a probability each; `origin` comes back in states that rest on them."""
+        self._origin = origin
         frames = samples.reshape(-1, FRAME)
         loudness = levels(frames)
         steps: list[Step] = []
         for frame, probability, blocks in zip(frames, probabilities, loudness, strict=True):
+            known = self.at < self.decided_to
             self._frames.append(frame)
+            if known:
+                continue
             for mark in self._endpointer.step(float(probability), blocks):
                 steps += self._on_mark(mark)
             steps += self._partial()
@@ -114,11 +161,13 @@ class Channel:
 
     def cut(self) -> list[Step]:
         """Close the open segment at the end of the frames so far, at a stop or where the stream stalls."""
+        if self.at < self.decided_to:
+            return []
         steps = [step for mark in self._endpointer.cut() for step in self._on_mark(mark)]
         self._forget()
         return steps
 
-    def resolve(self, number: int, answer: Hypothesis | None) -> list[ChannelEvent]:
+    def resolve(self, number: int, answer: Hypothesis | None) -> list[Outcome]:
         """Take the answer to an ask (None where decoding failed) and give the events it makes possible."""
         if ask := self._partials.pop(number, None):
             return self._show(ask, answer)
@@ -152,8 +201,14 @@ class Channel:
         segment, self._segment = self._segment, None
         assert segment is not None
         assert segment.guess is not None
-        self._closed.append(segment.guess)
         self._free_from = stop
+        segment.guess.state = ChannelState(
+            kept_from=self._needed_from() // FRAME * FRAME,
+            free_from=stop,
+            endpointer=self._endpointer.save(),
+            origin=self._origin,
+        )
+        self._closed.append(segment.guess)
         steps += [Withdraw(channel=self._index, number=number) for number in self._partials]
         self._partials.clear()
         return [*steps, SpeechEnded(channel=self._index, at_s=mark.end / SAMPLE_RATE), *self._settle()]
@@ -200,19 +255,20 @@ class Channel:
             final=final,
         )
 
+    def _needed_from(self) -> int:
+        """Give the first sample that a clip may still need."""
+        if self._segment is not None:
+            return self._segment.start
+        onset = self._endpointer.onset
+        return max((self._endpointer.at if onset is None else onset) - PREROLL, self._free_from, self._kept_from)
+
     def _forget(self) -> None:
         """Drop frames that no clip can need any more."""
-        if self._segment is not None:
-            needed = self._segment.start
-        else:
-            onset = self._endpointer.onset
-            needed = (self._endpointer.at if onset is None else onset) - PREROLL
-        needed = max(needed, self._free_from if self._segment is None else 0)
-        while self._frames and self._kept_from + FRAME <= needed:
+        while self._frames and self._kept_from + FRAME <= self._needed_from():
             self._frames.popleft()
             self._kept_from += FRAME
 
-    def _show(self, ask: Ask, answer: Hypothesis | None) -> list[ChannelEvent]:
+    def _show(self, ask: Ask, answer: Hypothesis | None) -> list[Outcome]:
         """Give a partial, unless a later one was shown or there is nothing to show."""
         stop = ask.start + len(ask.samples)
         segment = self._segment
@@ -223,13 +279,15 @@ class Channel:
         segment.shown_to = stop
         return [Partial(utterance=self._utterance(ask, answer))]
 
-    def _settle(self) -> list[ChannelEvent]:
+    def _settle(self) -> list[Outcome]:
         """Give the finals that are answered and have no unanswered one before them."""
-        finals: list[ChannelEvent] = []
+        finals: list[Outcome] = []
         while self._closed and self._closed[0].answered:
             guess = self._closed.popleft()
             if guess.answer is not None and guess.answer.words:
-                finals.append(Final(utterance=self._utterance(guess.ask, guess.answer)))
+                assert guess.state is not None
+                final = Final(utterance=self._utterance(guess.ask, guess.answer))
+                finals.append(Settled(final=final, state=guess.state))
         return finals
 
     def _utterance(self, ask: Ask, answer: Hypothesis) -> Utterance:

@@ -20,7 +20,9 @@ starts there. Every `Opened` is followed by exactly one `Closed`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +97,26 @@ class Endpointer:
         self._peak = -100.0
         self._floor = 0.0
         self._recent: deque[float] = deque(maxlen=CUT_WINDOW // BLOCK + CUT_SMOOTHING)
+
+    def save(self) -> dict[str, Any]:
+        """Give all that `restore` needs to go on from here, as JSON values."""
+        return {
+            "at": self.at,
+            "onset": self.onset,
+            "pause": self._pause,
+            "last_loud": self._last_loud,
+            "peak": self._peak,
+            "floor": self._floor,
+            "recent": list(self._recent),
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from where `save` was called, which must not be while a segment is open."""
+        self.at, self.onset = saved["at"], saved["onset"]
+        self.open, self._pause, self._told = False, saved["pause"], None
+        self._last_loud, self._peak, self._floor = saved["last_loud"], saved["peak"], saved["floor"]
+        self._recent.clear()
+        self._recent.extend(saved["recent"])
 
     @property
     def last_loud(self) -> int:

@@ -79,6 +79,7 @@ sessions = Table(
     Column("request", JSON, nullable=False),
     Column("custom_metadata", JSON(none_as_null=True)),
     Column("post_session_metadata", JSON, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Index("ix_sessions_created_at", "created_at", "id"),
     Index("ix_sessions_owner", "owner", "created_at", "id"),
     Index("ix_sessions_status", "status", "created_at"),
@@ -91,6 +92,7 @@ progress = Table(
     Column("audio_bytes", BigInteger, nullable=False),
     Column("audio_start", BigInteger, nullable=False),
     Column("transcription_s", Double, nullable=False),
+    Column("ack_ends", JSON, nullable=False),
 )
 
 messages = Table(
@@ -99,6 +101,8 @@ messages = Table(
     Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("text", Text, nullable=False),
 )
@@ -125,6 +129,14 @@ controls = Table(
     Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("at", BigInteger, nullable=False),
     Column("kind", String, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("channel", Integer, primary_key=True, autoincrement=False),
+    Column("state", JSON, nullable=False),
 )
 
 api_keys = Table(

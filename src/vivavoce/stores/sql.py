@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
-from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Status, Utterance, Word
+from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
 from vivavoce.stores.database import empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
-from vivavoce.stores.schema import api_keys, controls, finals, messages, progress, sessions
+from vivavoce.stores.schema import api_keys, controls, finals, messages, progress, sessions, snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 _SCAN_ROWS = 500
 _LARGEST = 2**63 - 1
-_PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s")
+_PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s", "ack_ends")
 _SESSION_COLUMNS = ("status", "completed_at", "error_code")
 _NEWEST_FIRST = (sessions.c.created_at.desc(), sessions.c.id.desc())
 
@@ -162,17 +162,33 @@ class SqlStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.
 
-        Raises `StoreError` for a session that is not there, and for a message or final that is there already.
+        Raises `StoreError` for a session that is not there or has another epoch, and for a message or final that is
+        there already.
         """
         if not writes:
             return
 
         async def apply(connection: AsyncConnection) -> None:
-            await _lock_sessions(connection, sorted({write.session_id for write in writes}))
+            await _lock_sessions(connection, writes)
             for statement, rows in _statements(writes):
                 await connection.execute(statement, rows)
 
         await self._write("commit", apply)
+
+    async def take_over(self, session_id: str) -> int:
+        """Make this process the session's only writer and give the session's new epoch."""
+
+        async def change(connection: AsyncConnection) -> int:
+            own = sessions.c.id == session_id
+            await connection.execute(update(sessions).where(own).values(epoch=sessions.c.epoch + 1))
+            return int((await connection.execute(select(sessions.c.epoch).where(own))).scalar_one())
+
+        return await self._write("take over a session", change)
+
+    async def snapshots(self, session_id: str) -> list[Snapshot]:
+        """Give the last snapshot of each channel, by channel."""
+        query = select(snapshots.c.channel, snapshots.c.state).where(snapshots.c.session_id == session_id)
+        return [Snapshot(**row) for row in await self._rows("read snapshots", query.order_by(snapshots.c.channel))]
 
     async def controls(self, session_id: str) -> list[Control]:
         """Give the journal's control entries in the order they were written."""
@@ -182,7 +198,7 @@ class SqlStore:
 
     async def messages(self, session_id: str) -> list[StoredMessage]:
         """Give the durable messages by `seq`."""
-        columns = (messages.c.seq, messages.c.kind, messages.c.created_at, messages.c.text)
+        columns = [column for column in messages.columns if column is not messages.c.session_id]
         query = select(*columns).where(messages.c.session_id == session_id).order_by(messages.c.seq)
         rows = await self._rows("read messages", query)
         return [StoredMessage(**{**row, "kind": Kind(row["kind"])}) for row in rows]
@@ -290,7 +306,7 @@ def _records() -> Select[Any]:
 
 
 def _record(row: RowMapping) -> SessionRecord:
-    return SessionRecord(**{**row, "status": Status(row["status"])})
+    return SessionRecord(**{**row, "status": Status(row["status"]), "ack_ends": tuple(row["ack_ends"])})
 
 
 def _utterance(row: RowMapping) -> Utterance:
@@ -325,11 +341,17 @@ async def _matching_ids(
     return found
 
 
-async def _lock_sessions(connection: AsyncConnection, ids: Sequence[str]) -> None:
-    for some in _slices(ids):
-        query = select(sessions.c.id).where(sessions.c.id.in_(some)).order_by(sessions.c.id).with_for_update()
-        if len((await connection.execute(query)).all()) != len(some):
+async def _lock_sessions(connection: AsyncConnection, writes: Sequence[Write]) -> None:
+    """Hold the sessions' rows for the transaction, and check that they are there and still this process's."""
+    epochs: dict[str, int] = {}
+    for some in _slices(sorted({write.session_id for write in writes})):
+        query = select(sessions.c.id, sessions.c.epoch).where(sessions.c.id.in_(some)).order_by(sessions.c.id)
+        epochs |= {row.id: row.epoch for row in await connection.execute(query.with_for_update())}
+    for write in writes:
+        if write.session_id not in epochs:
             raise StoreError("cannot commit: there is no such session")
+        if write.epoch is not None and write.epoch != epochs[write.session_id]:
+            raise StoreError("cannot commit: another process has taken the session over")
 
 
 def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
@@ -342,6 +364,13 @@ def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict
         yield insert(messages), rows
     if rows := [_final_row(write.session_id, final) for write in writes for final in write.finals]:
         yield insert(finals), rows
+    if rows := [_snapshot_row(write.session_id, write.snapshot) for write in writes if write.snapshot]:
+        # Of several snapshots of a channel only the last one counts.
+        last = {(row["session_id"], row["channel"]): row for row in rows}
+        named = [{"key": session_id, "number": channel} for session_id, channel in last]
+        own = (snapshots.c.session_id == bindparam("key")) & (snapshots.c.channel == bindparam("number"))
+        yield delete(snapshots).where(own), named
+        yield insert(snapshots), list(last.values())
     if rows := [_control_row(write.session_id, control) for write in writes for control in write.controls]:
         yield insert(controls), rows
 
@@ -368,6 +397,8 @@ def _message_row(session_id: str, message: StoredMessage) -> dict[str, Any]:
         "session_id": session_id,
         "seq": message.seq,
         "kind": message.kind,
+        "key": message.key,
+        "at": message.at,
         "created_at": message.created_at,
         "text": message.text,
     }
@@ -385,6 +416,10 @@ def _final_row(session_id: str, final: Utterance) -> dict[str, Any]:
         "speaker": final.speaker,
         "words": [[word.text, word.start, word.end, word.confidence] for word in final.words],
     }
+
+
+def _snapshot_row(session_id: str, snapshot: Snapshot) -> dict[str, Any]:
+    return {"session_id": session_id, "channel": snapshot.channel, "state": dict(snapshot.state)}
 
 
 def _control_row(session_id: str, control: Control) -> dict[str, Any]:

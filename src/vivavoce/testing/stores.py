@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
-from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Status, Utterance, Word
+from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
 from vivavoce.plugins import Write
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def _new_session(**changes: Any) -> SessionRecord:
 
 
 def _message(seq: int, text: str = "{}") -> StoredMessage:
-    return StoredMessage(seq=seq, kind=Kind.FINAL, created_at=_MOMENT + seq * _SECOND, text=text)
+    return StoredMessage(
+        seq=seq, key=f"key {seq}", at=seq * 10, kind=Kind.FINAL, created_at=_MOMENT + seq * _SECOND, text=text
+    )
 
 
 def _final(start: float, channel: int = 0) -> Utterance:
@@ -126,6 +128,8 @@ async def _check_sessions(store: Store) -> None:
         audio_bytes=2**40,
         audio_start=44,
         transcription_s=0.1,
+        ack_ends=(3, 2**40),
+        epoch=7,
     )
     await store.add_session(record)
     _require(await store.session(record.id) == record, "a session comes back as it was added")
@@ -142,6 +146,31 @@ async def _check_sessions(store: Store) -> None:
         changed == replace(record, post_session_metadata={"new": {"er": "ž"}}),
         "debug data is replaced, and nothing else",
     )
+
+
+async def _check_owners(store: Store) -> None:
+    record = _new_session()
+    await store.add_session(record)
+    stale = await store.take_over(record.id)
+    epoch = await store.take_over(record.id)
+    _require(epoch > stale, "each process that takes a session over gets a later epoch")
+    lost = Write(session_id=record.id, audio_bytes=5, epoch=stale)
+    await _require_store_error(store.commit([lost]), "a process that lost a session cannot write to it")
+    await store.commit([Write(session_id=record.id, audio_bytes=7, ack_ends=(5, 7), epoch=epoch)])
+    kept = await store.session(record.id)
+    _require(kept is not None and kept.audio_bytes == 7, "the owner's writes are kept")  # noqa: PLR2004
+    _require(kept is not None and kept.ack_ends == (5, 7), "the ends of acknowledgments are kept")
+
+
+async def _check_snapshots(store: Store) -> None:
+    record = _new_session()
+    await store.add_session(record)
+    snapshots = [Snapshot(channel=channel, state={"at": at}) for channel, at in ((1, 1), (0, 2), (1, 3))]
+    await store.commit([Write(session_id=record.id, snapshot=snapshot) for snapshot in snapshots])
+    _require(await store.snapshots(record.id) == [snapshots[1], snapshots[2]], "the last snapshot of a channel counts")
+    later = Snapshot(channel=0, state={"at": 9, "deep": [1.5, None]})
+    await store.commit([Write(session_id=record.id, snapshot=later)])
+    _require(await store.snapshots(record.id) == [later, snapshots[2]], "a snapshot takes the place of the one before")
 
 
 async def _check_moments(store: Store) -> None:
@@ -373,6 +402,8 @@ async def _contents(store: Store, session_id: str) -> _Contents:
 
 _CHECKS = (
     _check_sessions,
+    _check_owners,
+    _check_snapshots,
     _check_moments,
     _check_commit,
     _check_journal,

@@ -36,6 +36,7 @@ def _make_sessions() -> None:
         sa.Column("request", sa.JSON(), nullable=False),
         sa.Column("custom_metadata", sa.JSON()),
         sa.Column("post_session_metadata", sa.JSON(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
         sa.UniqueConstraint("token_hash", name="uq_sessions_token_hash"),
     )
@@ -51,6 +52,7 @@ def _make_journal() -> None:
         sa.Column("audio_bytes", sa.BigInteger(), nullable=False),
         sa.Column("audio_start", sa.BigInteger(), nullable=False),
         sa.Column("transcription_s", sa.Double(), nullable=False),
+        sa.Column("ack_ends", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("session_id", name="pk_progress"),
         _of_session("progress"),
     )
@@ -59,6 +61,8 @@ def _make_journal() -> None:
         sa.Column("session_id", sa.String(), nullable=False),
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("session_id", "seq", name="pk_messages"),
@@ -88,6 +92,14 @@ def _make_journal() -> None:
         _of_session("controls"),
     )
     op.create_index("ix_controls_session_id", "controls", ["session_id"])
+    op.create_table(
+        "snapshots",
+        sa.Column("session_id", sa.String(), nullable=False),
+        sa.Column("channel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("state", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("session_id", "channel", name="pk_snapshots"),
+        _of_session("snapshots"),
+    )
 
 
 def _of_session(table: str) -> sa.ForeignKeyConstraint:
