@@ -85,8 +85,9 @@ class Hub:
         return self._parts.models.result().pool.engine.info
 
     def is_running(self, session_id: str) -> bool:
-        """Whether a session of this process is not over yet."""
-        return session_id in self._sessions
+        """Whether a session of this process still writes: results, messages or audio."""
+        session = self._sessions.get(session_id)
+        return session is not None and not session.over
 
     async def create(
         self,

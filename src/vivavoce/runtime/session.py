@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import structlog
 
 from vivavoce.config import Settings
-from vivavoce.errors import StoreError
+from vivavoce.errors import SetupError, StoreError
 from vivavoce.events import (
     AudioAccepted,
     AudioRefused,
@@ -66,7 +66,7 @@ from vivavoce.runtime.mailbox import Ending, Mailbox
 log = structlog.get_logger()
 
 HEARD_AT_ONCE_S = 1.0
-IDLE_LOOK_S = 60.0
+IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
 """How long a client that came back has to send audio before messages go on without it."""
@@ -136,6 +136,7 @@ class Session:
         """Make a new session, or with a `past` one that goes on."""
         self.id = record.id
         self.resting = asyncio.Event()
+        self.over = False
         self._epoch = record.epoch
         self._options, self._parts = options, parts
         self._log = log.bind(session=record.id)
@@ -177,6 +178,7 @@ class Session:
         if record.audio_bytes:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
+        self._decoded_before_s = record.transcription_s
         self._snapshots = past.snapshots
 
     # What sockets do.
@@ -262,6 +264,9 @@ class Session:
                 if not await self._step():
                     await self._rest()
             await self._finish()
+        except SetupError:
+            # The server stops for want of models; the session is for the next one.
+            return
         except Exception:  # noqa: BLE001 - whatever broke, the client is to hear of it and the store to know
             self._log.exception("session failed")
             self._outcome, self._error_code = Status.ERROR, 500
@@ -318,7 +323,7 @@ class Session:
         clock, utterance_open = self._clock, self._listener.open
         due_at = time.monotonic() + IDLE_LOOK_S if self._stopped else clock.next(utterance_open=utterance_open)
         try:
-            async with asyncio.timeout(max(due_at - time.monotonic(), 0.01)):
+            async with asyncio.timeout(max(due_at - time.monotonic(), SHORTEST_REST_S)):
                 await self._wake.wait()
         except TimeoutError:
             if not self._stopped:
@@ -358,8 +363,12 @@ class Session:
             await self._parts.journal.settle(self.id)
             transcript = Transcript(utterances=tuple(await self._parts.store.finals(self.id)))
             self._say(TranscriptReady(transcript=transcript))
-            channels, spent_s = self._options.audio.channels, self._listener.decoding_s
-            result = Result(transcript=transcript, audio_s=recorded_s, channels=channels, transcription_s=spent_s)
+            result = Result(
+                transcript=transcript,
+                audio_s=recorded_s,
+                channels=self._options.audio.channels,
+                transcription_s=self._decoding_s,
+            )
             self._say(ResultReady(result=result))
         await self._conclude(Ending.FINISHED)
 
@@ -368,12 +377,17 @@ class Session:
             status=self._outcome,
             completed_at=now(),
             error_code=self._error_code,
-            transcription_s=self._listener.decoding_s,
+            transcription_s=self._decoding_s,
         )
+        self.over = True
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)
         await asyncio.to_thread(self._parts.audio.release, self.id)
         self.mailbox.close(ending)
+
+    @property
+    def _decoding_s(self) -> float:
+        return self._decoded_before_s + self._listener.decoding_s
 
     async def _linger(self) -> None:
         """Wait for the mailbox to be read, also by a client that was cut off and comes back for it."""
@@ -394,7 +408,8 @@ class Session:
         return Write(session_id=self.id, epoch=self._epoch, **changes)
 
     def _on_heard(self, event: Event, snapshot: Snapshot | None) -> None:
-        self._say(event, None if snapshot is None else self._write(snapshot=snapshot))
+        write = None if snapshot is None else self._write(snapshot=snapshot, transcription_s=self._decoding_s)
+        self._say(event, write)
 
     def _say(self, event: Event, change: Write | None = None) -> None:
         """Send an event, once it is durable if it is to be; `change` becomes durable with it."""
