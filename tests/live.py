@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+import laws
 from server import Server
 
 PATIENCE_S = 60.0
@@ -47,14 +49,22 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
+def once(messages: Iterable[Json]) -> list[Json]:
+    """Give the messages of several sockets without repeats to the letter.
+
+    After a drop the server repeats what the client has not shown to have, since it may be lost with the older socket.
+    """
+    return [json.loads(text) for text in dict.fromkeys(json.dumps(message) for message in messages)]
+
+
 def is_final(message: Json) -> bool:
     """Tell whether a message is a final transcript."""
-    return message["type"] == "transcript" and message["data"]["is_final"]
+    return message["type"] == "transcript" and message["data"]["is_final"] is True
 
 
 def is_ack(message: Json) -> bool:
     """Tell whether a message acknowledges audio."""
-    return message["type"] == "audio_chunk" and message["acknowledged"]
+    return message["type"] == "audio_chunk" and message["acknowledged"] is True
 
 
 @dataclass
@@ -115,10 +125,22 @@ class Socket(Heard):
         self._news = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
-    async def send(self, *frames: bytes | str) -> None:
-        """Send frames: bytes as binary ones, text as it is."""
+    async def send(self, *frames: bytes | str | Iterable[bytes]) -> None:
+        """Send frames: bytes as binary ones, text as it is, several bytes in a list as one frame in fragments."""
         for frame in frames:
             await self._connection.send(frame)
+
+    async def ping(self, within_s: float) -> None:
+        """Ping the server and wait for its answer."""
+        async with asyncio.timeout(within_s):
+            await (await self._connection.ping())
+
+    async def play(self, data: bytes, bytes_per_s: float, speed: float, chunk: int = 3200) -> None:
+        """Send audio as a microphone does, at `speed` times real time."""
+        started = time.monotonic()
+        for at in range(0, len(data), chunk):
+            await asyncio.sleep(started + at / bytes_per_s / speed - time.monotonic())
+            await self.send(data[at : at + chunk])
 
     async def until(self, wanted: Callable[[Json], bool], within_s: float = PATIENCE_S) -> Json:
         """Give the first message, of all so far and to come, that is wanted."""
@@ -183,6 +205,11 @@ def open_session(server: Server, **options: Any) -> Opened:
     return Opened(response.json()["id"], response.json()["url"])
 
 
+def moved(opened: Opened, server: Server) -> Opened:
+    """Give a session as its client reaches it once another process serves it, at another port."""
+    return Opened(opened.session_id, urlsplit(opened.url)._replace(netloc=urlsplit(server.url).netloc).geturl())
+
+
 @asynccontextmanager
 async def connected(opened: Opened, **extra: Any) -> AsyncIterator[Socket]:
     """Connect to a session for the block; `extra` goes to the handshake."""
@@ -202,4 +229,16 @@ async def transcribe(server: Server, frames: Iterable[bytes | str], **options: A
         await socket.send(*frames, STOP)
         code = await socket.ended()
     assert code == 1000, (code, socket.messages[-3:])
+    laws.check(socket.messages)
     return socket
+
+
+async def until_status(server: Server, session_id: str, status: str, within_s: float = PATIENCE_S) -> Json:
+    """Wait until REST shows a session in a status; give what it shows."""
+    deadline = time.monotonic() + within_s
+    while True:
+        shown: Json = await asyncio.to_thread(server.result, session_id)
+        if shown["status"] == status:
+            return shown
+        assert time.monotonic() < deadline, shown
+        await asyncio.sleep(0.05)

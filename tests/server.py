@@ -54,8 +54,7 @@ class Server:
         return response.content
 
     def stop(self) -> int:
-        """Send SIGTERM and give the exit code."""
-        self.http.close()
+        """Send SIGTERM, if that is still to be done, and give the exit code."""
         self.process.terminate()
         return self.process.wait(STOP_S)
 
@@ -91,22 +90,20 @@ def start(data_dir: Path, *options: str) -> Server:
 
 
 @contextmanager
-def serving(data_dir: Path, *options: str) -> Iterator[Server]:
-    """Serve for the block; the program must then end with exit code 0 and nothing of a bug in its log."""
+def serving(data_dir: Path, *options: str, exit_code: int = 0) -> Iterator[Server]:
+    """Serve for the block; the program must then end with `exit_code` and have logged nothing that is a bug."""
     server = start(data_dir, *options)
     try:
         yield server
-    except BaseException:
+        ended = server.stop()
+    finally:
         server.process.kill()
         server.process.wait()
-        raise
-    finally:
         server.http.close()
-        if server.process.stdout is not None and server.process.poll() is None:
-            exit_code = server.stop()
-            server.process.stdout.close()
-            assert exit_code == 0, server.log
-            assert "Traceback" not in server.log, server.log
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+    assert ended == exit_code, server.log
+    assert "Traceback" not in server.log, server.log
 
 
 def _program() -> str:
