@@ -9,7 +9,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation
 UV := .venvs/lock/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lock clean dev clients fresh-demo
+.PHONY: help demo test test-slow accuracy lint lock clean dev clients fresh-demo
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -23,6 +23,9 @@ test: dev clients lint  ## Check style and types, run all but the slow tests
 
 test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a fresh copy of the tree
 	$(BIN)/python -m pytest -m slow
+
+accuracy: $(VENV)/.dev  ## Print word error rates, live beside whole files (MANIFEST=recordings.json)
+	@$(BIN)/python -W ignore scripts/word_error_rate.py $(MANIFEST)
 
 lint: $(VENV)/.dev  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .
