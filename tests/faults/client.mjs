@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 const order = JSON.parse(process.argv[2]);
 const { GladiaClient } = createRequire(import.meta.url)(order.sdk);
 const audio = readFileSync(order.audio);
-const session = new GladiaClient({ apiUrl: order.url, apiKey: "none" }).liveV2().startSession(order.request);
+const session = new GladiaClient({ apiUrl: order.url, apiKey: "none", wsTimeout: order.timeoutMs }).liveV2().startSession(order.request);
 
 const messages = [];
 let acked = 0;

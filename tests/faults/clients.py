@@ -33,6 +33,7 @@ JS_SDK = TESTS / "conformance" / "js" / "node_modules" / "@gladiaio" / "sdk"
 STOP_AGAIN_S = 2.0
 RETRY_S = 0.1
 LIMIT_S = 150.0
+"""How long a client tries; also for a handshake, so that a server may be restarted meanwhile."""
 
 
 SDK_WARNINGS = pytest.mark.filterwarnings(
@@ -75,7 +76,7 @@ Client = Callable[[str, bytes, Pace], Awaitable[Report]]
 
 async def async_sdk(url: str, audio: bytes, pace: Pace) -> Report:
     """Run a session with the Python SDK's asynchronous client."""
-    session = GladiaClient(api_url=url, api_key="none").live_v2_async().start_session(pace.request)
+    session = GladiaClient(api_url=url, api_key="none", ws_timeout=LIMIT_S).live_v2_async().start_session(pace.request)
     heard = _Heard()
     ended = asyncio.Event()
     session.on("message", lambda message: heard.take(json.loads(message.to_json())))
@@ -102,7 +103,7 @@ async def sync_sdk(url: str, audio: bytes, pace: Pace) -> Report:
 
 
 def _run_sync_sdk(url: str, audio: bytes, pace: Pace) -> Report:
-    session = GladiaClient(api_url=url, api_key="none").live_v2().start_session(pace.request)
+    session = GladiaClient(api_url=url, api_key="none", ws_timeout=LIMIT_S).live_v2().start_session(pace.request)
     heard = _Heard()
     ended, connected = threading.Event(), threading.Event()
     # A chunk handed over in the very moment the socket opens is sent twice by this SDK, so none is.
@@ -132,7 +133,7 @@ async def js_sdk(url: str, audio: bytes, pace: Pace) -> Report:
         file.write(audio)
         file.flush()
         order = {"sdk": str(JS_SDK), "url": url, "audio": file.name, "request": pace.request}
-        order |= {"chunk": pace.chunk, "everyMs": 1000 / pace.chunks_per_s}
+        order |= {"chunk": pace.chunk, "everyMs": 1000 / pace.chunks_per_s, "timeoutMs": LIMIT_S * 1000}
         process = await asyncio.create_subprocess_exec(
             node, str(TESTS / "faults" / "client.mjs"), json.dumps(order), stdout=asyncio.subprocess.PIPE
         )

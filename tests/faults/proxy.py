@@ -28,6 +28,9 @@ READ_BYTES = 1 << 16
 SUCCESSOR_S = 10.0
 """How long the server's side of a dead connection is kept for the client's next one."""
 
+RESTART_S = 60.0
+POLL_S = 0.05
+
 _EXTENSIONS = re.compile(rb"\r\nSec-WebSocket-Extensions:[^\r]*", re.IGNORECASE)
 
 
@@ -141,14 +144,14 @@ class Link:
     async def _hold(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
             await self._relay(reader, writer)
-        except (OSError, EOFError):
+        except (OSError, EOFError, TimeoutError):
             pass
         finally:
             await _gone(writer)
 
     async def _relay(self, reader: StreamReader, writer: StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        upstream_reader, upstream_writer = await asyncio.open_connection(*self.upstream, limit=READ_BYTES)
+        upstream_reader, upstream_writer = await self._dial()
         try:
             if b"upgrade: websocket" not in head.lower():
                 upstream_writer.write(head)
@@ -162,6 +165,14 @@ class Link:
             await _Relay(self, record, plan, (reader, writer), (upstream_reader, upstream_writer)).run()
         finally:
             await _gone(upstream_writer)
+
+    async def _dial(self) -> tuple[StreamReader, StreamWriter]:
+        """Connect to the server, once it is there: one that restarts is a slow one to the client."""
+        async with asyncio.timeout(RESTART_S):
+            while True:
+                with suppress(ConnectionError):
+                    return await asyncio.open_connection(*self.upstream, limit=READ_BYTES)
+                await asyncio.sleep(POLL_S)
 
 
 class _Relay:

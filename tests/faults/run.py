@@ -35,32 +35,32 @@ class Runner:
     """Runs schedules against one server; undisturbed runs are made once for each recording."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
         self._quiet: dict[int, Stored] = {}
         self.tally = Tally()
 
-    async def run(self, wanted: Schedule) -> None:
-        """Run one schedule and check it; raises `AssertionError` with the schedule and how to run it again."""
-        await self._listen_undisturbed(wanted.speech)
-        audio, quiet = speech(wanted.speech), self._quiet[wanted.speech]
-        async with Link(self._server.url, wanted.plans) as link:
+    async def run(self, wanted: Schedule) -> Link:
+        """Run one schedule and check it; raises `AssertionError` with the schedule and what was seen."""
+        audio, quiet = speech(wanted.speech), await self.quiet(wanted.speech)
+        async with Link(self.server.url, wanted.plans) as link:
             try:
                 async with asyncio.timeout(LIMIT_S):
                     report = await CLIENTS[wanted.client](link.url, audio, wanted.pace)
-                await asyncio.to_thread(check, self._server, link, report, audio, quiet)
+                await asyncio.to_thread(check, self.server, link, report, audio, quiet)
             except (Exception, BaseExceptionGroup) as error:
                 raise AssertionError(f"{error!r}\n{wanted}\n{_told(link)}") from error
             finally:
                 self.tally.runs += 1
                 self.tally.sockets += len(link.sockets)
                 self.tally.struck.update(fault.kind for fault in link.struck)
+        return link
 
     async def run_all(self, seeds: Iterable[int], told: Callable[[str], None] = lambda _: None) -> Tally:
         """Run the schedules of many seeds, several at once, and give how it went."""
         room, started = asyncio.Semaphore(AT_ONCE), time.monotonic()
         wanted = [schedule(seed) for seed in seeds]
         for number in sorted({each.speech for each in wanted}):
-            await self._listen_undisturbed(number)
+            await self.quiet(number)
 
         async def one(each: Schedule) -> None:
             async with room:
@@ -77,9 +77,11 @@ class Runner:
                 group.create_task(one(each))
         return self.tally
 
-    async def _listen_undisturbed(self, number: int) -> None:
+    async def quiet(self, number: int) -> Stored:
+        """Give what an undisturbed session yields for a recording."""
         if number not in self._quiet:
-            self._quiet[number] = await quiet_run(self._server, speech(number))
+            self._quiet[number] = await quiet_run(self.server, speech(number))
+        return self._quiet[number]
 
 
 def _told(link: Link) -> str:
