@@ -32,6 +32,7 @@ TESTS = Path(__file__).parent.parent
 JS_SDK = TESTS / "conformance" / "js" / "node_modules" / "@gladiaio" / "sdk"
 STOP_AGAIN_S = 2.0
 RETRY_S = 0.1
+
 LIMIT_S = 150.0
 """How long a client tries; also for a handshake, so that a server may be restarted meanwhile."""
 
@@ -49,11 +50,16 @@ class GaveUp(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Chunks of `chunk` bytes, `chunks_per_s` of them a second; `config` is the session's."""
+    """Chunks of `chunk` bytes, `chunks_per_s` of them a second; `config` is the session's.
+
+    After a resume in digital silence the server may count a little less than was sent: with `patience_s` the recording
+    is stopped so long after the last acknowledgment all the same.
+    """
 
     chunk: int
     chunks_per_s: float
     config: Json = field(default_factory=dict)
+    patience_s: float = 120.0
 
     @property
     def request(self) -> Json:
@@ -90,10 +96,11 @@ async def async_sdk(url: str, audio: bytes, pace: Pace) -> Report:
         await asyncio.sleep(1 / pace.chunks_per_s)
     while not ended.is_set():
         # A stop that is lost with its socket is not repeated by the SDK.
-        if heard.acked >= len(audio) and session.status == "connected":
+        settled = heard.settled(len(audio), pace.patience_s)
+        if settled and session.status == "connected":
             session.stop_recording()
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), 0.05 if heard.acked < len(audio) else STOP_AGAIN_S)
+            await asyncio.wait_for(ended.wait(), STOP_AGAIN_S if settled else 0.05)
     return heard.report(session_id)
 
 
@@ -118,9 +125,10 @@ def _run_sync_sdk(url: str, audio: bytes, pace: Pace) -> Report:
         session.send_audio(chunk)
         time.sleep(1 / pace.chunks_per_s)
     while not ended.is_set() and time.monotonic() < give_up:
-        if heard.acked >= len(audio) and session.status == "connected":
+        settled = heard.settled(len(audio), pace.patience_s)
+        if settled and session.status == "connected":
             session.stop_recording()
-        ended.wait(0.05 if heard.acked < len(audio) else STOP_AGAIN_S)
+        ended.wait(STOP_AGAIN_S if settled else 0.05)
     assert session.session_id
     return heard.report(session.session_id)
 
@@ -238,6 +246,7 @@ class _Heard:
     finals: list[Json] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
     acked: int = 0
+    acked_at: float = field(default_factory=time.monotonic)
     code: int | None = None
 
     def take(self, message: Json) -> None:
@@ -245,6 +254,11 @@ class _Heard:
             self.finals.append(message["data"])
         elif is_ack(message):
             self.acked = max(self.acked, message["data"]["byte_range"][1])
+            self.acked_at = time.monotonic()
+
+    def settled(self, size: int, patience_s: float) -> bool:
+        """Whether all of `size` bytes is acknowledged, or nothing has been for so long that nothing more will be."""
+        return self.acked >= size or time.monotonic() > self.acked_at + patience_s
 
     def end(self, code: int) -> None:
         self.code = code
