@@ -45,6 +45,11 @@ class Intake:
         self._ack_ends: deque[int] = deque([0], maxlen=REMEMBERED_ACKS)
         self._overlap = Overlap((), 0, self.read)
 
+    @property
+    def resuming(self) -> bool:
+        """Whether it is still open where the current socket's stream goes on."""
+        return self._overlap.start is None
+
     def read(self, offset: int, size: int) -> bytes:
         """Give bytes that are durable; blocks."""
         return self._audio.read(self._session_id, offset, size)
@@ -59,11 +64,12 @@ class Intake:
 
     async def feed(self, data: bytes) -> bool:
         """Take bytes and say whether any were new; waits only while the disk is far behind."""
-        decided = self._overlap.start is not None
+        resuming = self.resuming
         fresh = self._overlap.feed(data)
-        if not decided and self._overlap.start is not None:
-            self._resume(self._overlap.start)
-        self._append(fresh)
+        if resuming and self._overlap.start is not None:
+            self._resume(self._overlap.start, fresh)
+        else:
+            self._append(fresh)
         while self.size - self.durable > MAX_WAITING:
             await self._journal.settle(self._session_id)
         return bool(fresh)
@@ -73,15 +79,18 @@ class Intake:
         if self._overlap.start is None:
             fresh = self._overlap.flush()
             assert self._overlap.start is not None
-            self._resume(self._overlap.start)
-            self._append(fresh)
+            self._resume(self._overlap.start, fresh)
         if self.audio_start is None:
             self.audio_start = 0
 
-    def _resume(self, start: int) -> None:
+    def _resume(self, start: int, fresh: bytes) -> None:
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
-        if start < self.size:
+        # One acknowledgment for what came again and what is new behind it: Pipecat's client takes the first one on a
+        # socket for all that it has sent there.
+        if fresh:
+            self._append(fresh)
+        elif start < self.size:
             self._kept(start, self.size)
 
     def _append(self, data: bytes) -> None:

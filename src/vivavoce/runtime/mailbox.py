@@ -58,6 +58,13 @@ class Mailbox:
         self._waiting.append(message)
         self._some.set()
 
+    def drop_acknowledgments(self) -> None:
+        """Leave out what an older socket's bytes were acknowledged with: a new one is told where its own stream stands.
+
+        Pipecat's client takes the first acknowledgment on a socket for one of all that it has sent again there.
+        """
+        self._waiting = deque(each for each in self._waiting if not isinstance(each.event, AudioAccepted))
+
     def close(self, ending: Ending) -> None:
         """Let the reader close its socket once it has taken what waits."""
         self._ending = ending

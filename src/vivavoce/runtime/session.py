@@ -142,6 +142,7 @@ class Session:
         self._ever_connected = self.mailbox.connected = self._post_processing = True
         self._audio_at = self._input_at = time.monotonic()
         await self._intake.reopen()
+        self.mailbox.drop_acknowledgments()
         self._journal(Write(session_id=self.id, controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()
         return connection
@@ -367,6 +368,8 @@ class Session:
         self._journal(write, send)
 
     def _send(self, message: Message) -> None:
+        if isinstance(message.event, AudioAccepted) and self._intake.resuming:
+            return
         self.mailbox.put(message)
         if self.mailbox.crowded and self._connection is not None:
             self._log.warning("the client reads too slowly")
