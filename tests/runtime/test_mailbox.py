@@ -103,3 +103,13 @@ async def test_a_slow_reader_is_noticed() -> None:
         mailbox.put(message(Final(utterance=utterance(str(i))), str(i)))
     assert mailbox.crowded
     assert len(await taken(mailbox)) == MAX_WAITING + 1
+
+
+async def test_a_new_socket_hears_no_old_acknowledgments() -> None:
+    """What an older socket's bytes were acknowledged with is left out, and nothing else."""
+    mailbox = Mailbox()
+    mailbox.put(ack(5))
+    mailbox.put(message(Final(utterance=utterance("a")), "final"))
+    mailbox.put(ack(9))
+    mailbox.drop_acknowledgments()
+    assert await taken(mailbox) == ["final"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.runtime.resume import Overlap
+from vivavoce.runtime.resume import MAX_HELD_SILENCE, Overlap
 
 
 def overlap(journal: bytes, starts: list[int]) -> Overlap:
@@ -65,12 +67,44 @@ def test_bytes_that_differ_are_new() -> None:
     assert found.start == 8
 
 
-def test_silence_takes_the_longest_match() -> None:
-    """Identical bytes fit everywhere; the earliest start is taken, so that nothing is doubled."""
-    found = overlap(bytes(100), [0, 50, 100])
-    assert found.feed(bytes(99)) == b""
-    assert found.feed(bytes(10)) == bytes(9)
-    assert found.start == 0
+def test_silence_takes_the_shortest_match() -> None:
+    """Identical bytes fit everywhere; one acknowledgment is taken for lost, so that not much more can be wrong."""
+    found = overlap(bytes(100), [0, 50, 90, 100])
+    assert found.feed(bytes(9)) == b""
+    assert found.feed(bytes(100)) == bytes(99)
+    assert (found.start, found.guessed) == (90, True)
+
+
+def test_a_match_of_more_than_silence_is_certain() -> None:
+    """Silence before and after some words does not hide that the words came again."""
+    journal = bytes(100) + b"words" + bytes(100)
+    found = overlap(journal, [0, 50, 80, 150, 200, 205])
+    assert found.feed(bytes(20)) == b""
+    assert found.feed(b"words" + bytes(100) + b"new") == b"new"
+    assert (found.start, found.guessed) == (80, False)
+
+
+def test_new_silence_is_not_held_back_for_ever() -> None:
+    """A long silence is acknowledged though its beginning could repeat the one before the last words."""
+    journal = bytes(4 * MAX_HELD_SILENCE) + b"words" + bytes(100)
+    found = overlap(journal, [0, len(journal) - 10])
+    new = b"".join(found.feed(bytes(1000)) for _ in range(2 * MAX_HELD_SILENCE // 1000))
+    assert len(new) == 2 * MAX_HELD_SILENCE // 1000 * 1000 - 10
+
+
+def test_thousands_of_acknowledgments_cost_few_reads() -> None:
+    """The journal is read in blocks, not once for each start."""
+    journal = random.Random(1).randbytes(4096 * 640)
+    reads = []
+
+    def read(offset: int, size: int) -> bytes:
+        reads.append(size)
+        return journal[offset : offset + size]
+
+    found = Overlap(range(0, len(journal), 640), len(journal), read)
+    assert found.feed(journal[-640:] + b"new") == b"new"
+    assert sum(reads) < 2 * len(journal)
+    assert len(reads) < 100
 
 
 def test_a_stream_that_ends_undecided() -> None:

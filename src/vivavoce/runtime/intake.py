@@ -64,6 +64,11 @@ class Intake:
         if self.audio_start is None:
             self._head = self.read(0, size)
 
+    @property
+    def resuming(self) -> bool:
+        """Whether it is still open where the current socket's stream goes on."""
+        return self._overlap.start is None
+
     def read(self, offset: int, size: int) -> bytes:
         """Give bytes that are durable; blocks."""
         return self._audio.read(self._session_id, offset, size)
@@ -81,8 +86,9 @@ class Intake:
         """Take bytes and say whether any were new; waits only while the disk is far behind."""
         fresh = self._overlap.feed(data)
         if self._overlap.start is not None and not self._resumed:
-            self._resume(self._overlap.start)
-        self._append(fresh)
+            self._resume(self._overlap.start, fresh)
+        else:
+            self._append(fresh)
         while self.size - self.durable > MAX_WAITING:
             await self._journal.settle(self._session_id)
         return bool(fresh)
@@ -92,17 +98,20 @@ class Intake:
         if self._overlap.start is None:
             fresh = self._overlap.flush()
             assert self._overlap.start is not None
-            self._resume(self._overlap.start)
-            self._append(fresh)
+            self._resume(self._overlap.start, fresh)
         if self.audio_start is None:
             self.audio_start = 0
 
-    def _resume(self, start: int) -> None:
+    def _resume(self, start: int, fresh: bytes) -> None:
         self._resumed = True
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
         self._proven(start)
-        if start < self.size:
+        # One acknowledgment for what came again and what is new behind it: Pipecat's client takes the first one on a
+        # socket for all that it has sent there.
+        if fresh:
+            self._append(fresh)
+        elif start < self.size:
             self._kept(start, self.size)
 
     def _append(self, data: bytes) -> None:

@@ -21,8 +21,6 @@ from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
 
 MAX_WAITING = 4096
 
-_ACK = "ack"
-
 
 class Ending(Enum):
     """Why a session closes a socket; the wire has a code for each."""
@@ -37,11 +35,12 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """A message; `replaceable` names what makes it obsolete."""
+    """A message; a partial names its utterance, an acknowledgment what it says."""
 
     text: str
     seq: int | None
-    replaceable: str | None = None
+    partial_of: str | None = None
+    ack: AudioAccepted | None = None
 
 
 class Mailbox:
@@ -67,20 +66,25 @@ class Mailbox:
         """Whether everything was written."""
         return not self._waiting and self._in_hand is None
 
+    @property
+    def last_acknowledgment(self) -> AudioAccepted | None:
+        """The acknowledgment that waits at the end, which a newer one should cover and takes the place of."""
+        return self._waiting[-1].ack if self._waiting else None
+
     def put(self, message: Message, seq: int | None = None) -> None:
         """Queue a message, in the place of the one it makes obsolete; durable ones have a `seq`."""
         event = message.event
         if not self.connected and isinstance(event, Partial):
             return
-        replaceable = None
+        letter = _Letter(message.text, seq)
         if isinstance(event, Partial):
-            replaceable = event.utterance.id
-            self._drop_partial(replaceable)
+            self._drop_partial(event.utterance.id)
+            letter = _Letter(message.text, seq, partial_of=event.utterance.id)
         elif isinstance(event, AudioAccepted):
-            replaceable = _ACK
-            if self._waiting and self._waiting[-1].replaceable == _ACK:
+            if self.last_acknowledgment is not None:
                 self._waiting.pop()
-        self._waiting.append(_Letter(message.text, seq, replaceable))
+            letter = _Letter(message.text, seq, ack=event)
+        self._waiting.append(letter)
         self._some.set()
 
     def repeat(self, messages: Iterable[StoredMessage]) -> None:
@@ -88,6 +92,13 @@ class Mailbox:
         self._waiting.extendleft(reversed([_Letter(message.text, message.seq) for message in messages]))
         self.held = False
         self._some.set()
+
+    def drop_acknowledgments(self) -> None:
+        """Leave out what an older socket's bytes were acknowledged with: a new one is told where its own stream stands.
+
+        Pipecat's client takes the first acknowledgment on a socket for one of all that it has sent again there.
+        """
+        self._waiting = deque(letter for letter in self._waiting if letter.ack is None)
 
     def close(self, ending: Ending) -> None:
         """Let the reader close its socket once it has taken what waits."""
@@ -110,12 +121,13 @@ class Mailbox:
 
     def release(self) -> None:
         """Put back what was in hand when its socket was lost, unless it is not worth it."""
-        if self._in_hand is not None and self._in_hand.replaceable is None:
-            self._waiting.appendleft(self._in_hand)
+        letter = self._in_hand
+        if letter is not None and letter.partial_of is None and letter.ack is None:
+            self._waiting.appendleft(letter)
         self._in_hand = None
 
     def _drop_partial(self, utterance: str) -> None:
         for i, letter in enumerate(self._waiting):
-            if letter.replaceable == utterance:
+            if letter.partial_of == utterance:
                 del self._waiting[i]
                 return

@@ -197,6 +197,7 @@ class Session:
         self.mailbox.connected = self._post_processing = True
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
+        self.mailbox.drop_acknowledgments()
         self._journal(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()
         return connection
@@ -438,6 +439,12 @@ class Session:
         self._journal(write, partial(self._send, message, seq) if wanted else None)
 
     def _send(self, message: Message, seq: int | None = None) -> None:
+        if isinstance(message.event, AudioAccepted):
+            if self._intake.resuming:
+                return
+            if (waiting := self.mailbox.last_acknowledgment) is not None:
+                joined = replace(message.event, start_byte=waiting.start_byte, start_s=waiting.start_s)
+                message = self._parts.wire.render(self.id, joined, now())
         self.mailbox.put(message, seq)
         if self.mailbox.crowded and self._connection is not None:
             self._log.warning("the client reads too slowly")
