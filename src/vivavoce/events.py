@@ -14,6 +14,14 @@ from vivavoce.model import Kind, Result, Transcript, Utterance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStarted:
+    """The session exists; never sent on a socket, where clients make this up themselves."""
+
+    kind: ClassVar[Kind] = Kind.LIFECYCLE
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingStarted:
     """The first audio was taken."""
 
@@ -136,7 +144,8 @@ class Problem:
 
 
 Event = (
-    RecordingStarted
+    SessionStarted
+    | RecordingStarted
     | AudioAccepted
     | AudioRefused
     | StopAccepted

@@ -16,6 +16,7 @@ from vivavoce.config import Settings
 from vivavoce.errors import CapacityError
 from vivavoce.model import SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
+from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
@@ -59,6 +60,7 @@ class Hub:
             store=store,
             audio=audio,
             journal=Journal(store, audio),
+            courier=Courier(store, settings),
             pool=DecodePool(engine, aligner, threads=settings.decode_threads),
             vad=vad,
             ears=ThreadPoolExecutor(EARS, thread_name_prefix="ears"),
@@ -66,6 +68,7 @@ class Hub:
         )
         hub = cls(parts, aligner)
         await hub._end_orphans()
+        await parts.courier.open()
         return hub
 
     @property
@@ -110,14 +113,16 @@ class Hub:
             custom_metadata=custom_metadata,
         )
         session = self._sessions[record.id] = Session(record, options, self._parts)
+        opening = session.opening(record.created_at)
         try:
-            await self.store.add_session(record)
+            await self.store.add_session(record, opening)
         except BaseException:
             del self._sessions[record.id]
             raise
         self._by_token[record.token_hash] = session
         task = asyncio.create_task(self._live(record, session), name=f"session-{record.id}")
         self._tasks[record.id] = task
+        self._parts.courier.wake(record.id, opening)
         log.info("session created", session=record.id)
         return record, token
 
@@ -136,6 +141,7 @@ class Hub:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._parts.journal.close()
+        await self._parts.courier.close()
         await self._parts.pool.close()
         if self._aligner is not None:
             await self._aligner.close()

@@ -35,12 +35,24 @@ from vivavoce.events import (
     RecordingStarted,
     ResultReady,
     SessionEnded,
+    SessionStarted,
     StopAccepted,
     StoredMessage,
     TranscriptReady,
 )
-from vivavoce.model import AudioFormat, Control, Result, SessionOptions, SessionRecord, Status, Transcript, now
+from vivavoce.model import (
+    AudioFormat,
+    Control,
+    Delivery,
+    Result,
+    SessionOptions,
+    SessionRecord,
+    Status,
+    Transcript,
+    now,
+)
 from vivavoce.plugins import AudioFiles, Store, Vad, Write
+from vivavoce.runtime.callbacks import Courier, Envelopes, Mailing
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.journal import Journal
@@ -53,7 +65,7 @@ HEARD_AT_ONCE_S = 1.0
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
 
-class Wire(Protocol):
+class Wire(Envelopes, Protocol):
     """What a session needs of its client's protocol."""
 
     def render(self, session_id: str, event: Event, at: datetime) -> Message:
@@ -77,6 +89,7 @@ class Parts:
     store: Store
     audio: AudioFiles
     journal: Journal
+    courier: Courier
     pool: DecodePool
     vad: Vad
     ears: Executor
@@ -98,6 +111,9 @@ class Session:
         self.mailbox = Mailbox()
         self._options, self._parts = options, parts
         self._log = log.bind(session=record.id)
+        self._mailing = Mailing(
+            session_id=record.id, options=options, webhook_url=parts.settings.webhook_url, envelopes=parts.wire
+        )
         self._wake = asyncio.Event()
         self._intake = Intake(
             record.id,
@@ -129,6 +145,10 @@ class Session:
         self._left_normally = False
         self._born_at = self._audio_at = self._input_at = self._left_at = time.monotonic()
         self._ever_connected = False
+
+    def opening(self, at: datetime) -> tuple[Delivery, ...]:
+        """Give what the session owes from the moment it exists; no socket is told that it does."""
+        return self._mailing.deliveries(self._parts.wire.render(self.id, SessionStarted(), at), at)
 
     # What sockets do.
 
@@ -350,12 +370,17 @@ class Session:
         at = now()
         message = self._parts.wire.render(self.id, event, at)
         send = partial(self._send, message) if event.kind in self._options.wanted else None
+        deliveries = self._mailing.deliveries(message, at)
         if not event.durable:
             # In its turn: behind what is on its way to the journal.
             if send is not None and self._unsaid:
                 self._journal(Write(session_id=self.id), send)
             elif send is not None:
                 send()
+            if deliveries:
+                # Beside the socket's messages, which are not to wait for this.
+                owed = Write(session_id=self.id, deliveries=deliveries)
+                self._parts.journal.append(owed, b"", partial(self._on_owed, deliveries))
             return
         stored = StoredMessage(seq=self._seq, kind=event.kind, created_at=at, text=message.text)
         self._seq += 1
@@ -363,6 +388,7 @@ class Session:
             change or Write(session_id=self.id),
             messages=(stored,) if send is not None else (),
             finals=(event.utterance,) if isinstance(event, Final) else (),
+            deliveries=deliveries,
         )
         self._journal(write, send)
 
@@ -374,10 +400,21 @@ class Session:
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
         self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, then))
+        self._parts.journal.append(write, b"", partial(self._on_journaled, write.deliveries, then))
 
-    def _on_journaled(self, then: Callable[[], None] | None, error: StoreError | None) -> None:
+    def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
+        if error is not None:
+            self._failure = error
+            self._wake.set()
+        elif deliveries:
+            self._parts.courier.wake(self.id, deliveries)
+
+    def _on_journaled(
+        self, deliveries: tuple[Delivery, ...], then: Callable[[], None] | None, error: StoreError | None
+    ) -> None:
         self._unsaid -= 1
+        if deliveries and error is None:
+            self._parts.courier.wake(self.id, deliveries)
         if error is not None:
             self._failure = error
             self._wake.set()
