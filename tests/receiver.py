@@ -43,7 +43,7 @@ def redirect(location: str, code: int = 307) -> bytes:
     return f"HTTP/1.1 {code} X\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n".encode()
 
 
-Answer = Callable[[Post], bytes | None | Awaitable[bytes | None]]
+Answer = Callable[[Post], bytes | Awaitable[bytes | None] | None]
 """Gives the raw answer to a request, or None to hang up without one."""
 
 
@@ -58,6 +58,7 @@ class Receiver:
     connections: int = 0
     open_now: int = 0
     most_open: int = 0
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, wanted: Callable[[Receiver], bool], within_s: float = 30) -> None:
@@ -69,16 +70,23 @@ class Receiver:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         self.connections += 1
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
         try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
+            # A test that ends cancels whoever still waits here.
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 while await self._exchange(reader, writer):
                     pass
         finally:
             self.open_now -= 1
             writer.close()
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self.tasks.discard(task)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -97,7 +105,7 @@ class Receiver:
         writer.write(answer)
         await writer.drain()
         self._news.set()
-        return True
+        return answer.startswith(b"HTTP/1.1 ") and b"content-length" in answer
 
 
 @asynccontextmanager
@@ -113,3 +121,6 @@ async def receiving(
         yield receiver
     finally:
         server.close()
+        for task in receiver.tasks:
+            task.cancel()
+        await asyncio.gather(*receiver.tasks, return_exceptions=True)

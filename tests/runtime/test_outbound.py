@@ -9,8 +9,8 @@ import time
 from ipaddress import ip_address
 
 import pytest
-from receiver import OK, receiving, redirect, status
 
+from receiver import OK, receiving, redirect, status
 from vivavoce.errors import DeliveryError
 from vivavoce.runtime.outbound import Outbound, Refusal, is_public, names_private_address, parse_url
 
@@ -38,12 +38,12 @@ async def public_only():
         "192.0.0.1", "192.0.2.1", "192.168.1.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.1.1.1",
         "240.0.0.1", "255.255.255.255",
         "::", "::1", "::127.0.0.1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
-        "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "fc00::1",
-        "fd12::1", "fe80::1", "fec0::1", "ff02::1",
+        "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::",
+        "fc00::1", "fd12::1", "fe80::1", "fec0::1", "ff02::1",
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_of_private_networks_and_of_groups_are_not_public(address):
-    """Private, loopback, link-local, shared, mapped, multicast, unspecified, reserved: none of them is for strangers."""
+    """Private, loopback, link-local, shared, mapped, multicast, unspecified, reserved: none is for strangers."""
     assert not is_public(ip_address(address))
 
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Create, list and revoke API keys, and renew the secrets that sign callbacks. Once there is a key, every caller "
-    "needs one.",
+    help="Create, list and revoke API keys, renew signing secrets. Once there is a key, every caller needs one.",
     epilog="Example: vivavoce keys create --name phones",
     no_args_is_help=True,
 )
