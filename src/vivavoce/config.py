@@ -83,6 +83,17 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be a URL such as https://hooks.example.net/speech") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("must be a URL such as https://hooks.example.net/speech")
+    return value.strip()
+
+
 def _directory(value: Path) -> Path:
     return value.expanduser().absolute()
 
@@ -163,6 +174,21 @@ class Settings(BaseSettings):
     max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds since it was created.")
     fsync: bool = Field(
         default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
+    )
+    webhook_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="Receives a POST when any session starts, records its first audio, stops recording and ends."
+    )
+    allow_private_callbacks: bool = Field(
+        default=False, description="Let sessions name callback addresses of this machine and of private networks."
+    )
+    callback_timeout: PositiveSeconds = Field(
+        10, description="Seconds that a callback's or webhook's receiver has to answer."
+    )
+    callback_deadline: Seconds = Field(
+        21_600, description="Seconds after a message at which its callback or webhook is not tried any more."
+    )
+    callback_connections: int = Field(
+        256, ge=1, le=10_000, description="Connections to receivers of callbacks at once, and as many of webhooks."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
@@ -257,6 +283,8 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
+    if field == "webhook_url":
+        return "another"  # addresses of webhooks hold secrets anywhere
     if field in {"store_url", "public_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))
     return repr(value) if isinstance(value, str) else str(value)

@@ -89,6 +89,12 @@ class StoreError(PluginError):
     code = "store_error"
 
 
+class DeliveryError(PluginError):
+    """A message could not be posted to its receiver; says why, without the receiver's URL."""
+
+    code = "delivery_error"
+
+
 class SetupError(VivavoceError):
     """The machine or its settings are not fit to start: one line that says how to mend it."""
 

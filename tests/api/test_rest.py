@@ -600,6 +600,7 @@ async def test_the_openapi_document_is_complete_and_loads_into_schemathesis(hub)
         "PATCH /v2/live/{session_id}",
         "DELETE /v2/live/{session_id}",
         "GET /v2/live/{session_id}/file",
+        "GET /v2/live/{session_id}/deliveries",
         "GET /health",
         "GET /v1/models",
     }

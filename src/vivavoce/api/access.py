@@ -20,6 +20,7 @@ from vivavoce.api.errors import REQUEST_ID, Unauthorized, error_response
 from vivavoce.api.origin import host_of, is_loopback, is_loopback_origin
 from vivavoce.errors import NotAllowed, SetupError
 from vivavoce.model import ApiKey, now
+from vivavoce.runtime.callbacks import SERVER_OWNER
 from vivavoce.runtime.hub import hash_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 KEY_HEADER = "x-gladia-key"
-LOCAL_OWNER = "local"
+LOCAL_OWNER = SERVER_OWNER
 """Owner of the sessions that were made while no key existed."""
 
 

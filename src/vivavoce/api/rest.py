@@ -23,10 +23,11 @@ from vivavoce import __version__
 from vivavoce.api.access import KEY_HEADER
 from vivavoce.api.errors import INVALID, BodyTooLarge
 from vivavoce.api.origin import public_origin
-from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession
-from vivavoce.model import SessionOptions, SessionRecord, Status
+from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession, Unsupported
+from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status
 from vivavoce.plugins import AudioFiles, EngineInfo, Store
-from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
+from vivavoce.runtime.outbound import Refusal, names_private_address, parse_url
+from vivavoce.wire.bodies import DeliveriesBody, ErrorBody, InitResponse, SessionBody, SessionList
 from vivavoce.wire.result import session_body, timestamp
 from vivavoce.wire.schema import Capabilities, InitRequest, audio_format, parse_request
 from vivavoce.wire.wav import wav_header
@@ -35,7 +36,11 @@ MAX_INIT_BYTES = 1 << 20
 MAX_PATCH_BYTES = 100 << 10
 MAX_PAGE = 100
 """Sessions of one page; each comes with its whole result, so larger pages would weigh many megabytes."""
+MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
+
+FEATURES = frozenset({"callback"})
+"""What every installation has, whatever its engine."""
 
 _FINISHED = {Status.DONE, Status.ERROR}
 
@@ -145,12 +150,27 @@ async def create_session(request: Request, owner: Owner, hub: Hub) -> JSONRespon
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
     raw = await _read_body(request, MAX_INIT_BYTES)
     await hub.ready()
-    capabilities = Capabilities(languages=hub.engine_info.languages)
+    capabilities = Capabilities(languages=hub.engine_info.languages, features=FEATURES)
     parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
+    if parsed.options.callback_url is not None and not request.app.state.settings.allow_private_callbacks:
+        _require_public(parsed.options.callback_url)
     record, token = await hub.create(owner, parsed.request, parsed.custom_metadata, parsed.options)
     origin = public_origin(request, request.app.state.settings)
     url = f"ws{origin.removeprefix('http')}/v2/live?{urlencode({'token': token})}"
     return JSONResponse({"id": record.id, "created_at": timestamp(record.created_at), "url": url}, 201)
+
+
+def _require_public(callback_url: str) -> None:
+    """Refuse what can be told to be private at once; names are looked up when something is posted to them."""
+    try:
+        private = names_private_address(parse_url(callback_url))
+    except Refusal:
+        raise InvalidConfig(INVALID, ["callback_config.url must be an http or https URL"]) from None
+    if private:
+        raise Unsupported(
+            "callback_config.url: this server posts to public addresses only; name one, or start vivavoce with "
+            "--allow-private-callbacks"
+        )
 
 
 def _moment(value: object) -> object:
@@ -349,6 +369,31 @@ async def _pieces(audio: AudioFiles, record: SessionRecord, header: bytes, size:
             raise UnknownSession("the session was deleted during its download")
         at += len(piece)
         yield piece
+
+
+@router.get(
+    "/v2/live/{session_id}/deliveries",
+    summary="Tell how a session's callbacks and webhooks stand",
+    responses={200: {"model": DeliveriesBody}, **_errors(401, 404)},
+)
+async def read_deliveries(record: Session, hub: Hub) -> DeliveriesBody:
+    """Count what was posted, what waits and what was given up, and say why; not part of the original API."""
+    report = await hub.store.delivery_report(record.id, MAX_DEAD_LETTERS)
+    counts = {
+        lane.value: {state.value: report.counts.get((lane, state), 0) for state in DeliveryState} for lane in Lane
+    }
+    letters = [
+        {
+            "id": letter.id,
+            "lane": letter.lane.value,
+            "event": letter.event,
+            "created_at": timestamp(letter.created_at),
+            "attempts": letter.attempts,
+            "reason": letter.reason,
+        }
+        for letter in report.dead
+    ]
+    return DeliveriesBody.model_validate({**counts, "dead_letters": letters})
 
 
 @router.get("/health", summary="Tell that the server is up", responses=_errors())

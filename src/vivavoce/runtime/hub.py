@@ -17,6 +17,7 @@ from vivavoce.config import Settings
 from vivavoce.errors import CapacityError
 from vivavoce.model import SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
+from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
@@ -57,12 +58,14 @@ class Hub:
             store=store,
             audio=audio,
             journal=Journal(store, audio),
+            courier=Courier(store, settings),
             models=models,
             ears=ThreadPoolExecutor(EARS, thread_name_prefix="ears"),
             wire=wire,
         )
         hub = cls(parts)
         await hub._reopen()
+        await parts.courier.open()
         return hub
 
     async def ready(self) -> None:
@@ -111,12 +114,15 @@ class Hub:
             request=request,
             custom_metadata=custom_metadata,
         )
+        session = Session(record, options, self._parts)
+        opening = session.opening(record.created_at)
         self._starting += 1
         try:
-            await self.store.add_session(record)
+            await self.store.add_session(record, opening)
         finally:
             self._starting -= 1
-        self._begin(record, Session(record, options, self._parts))
+        self._begin(record, session)
+        self._parts.courier.wake(record.id, opening)
         log.info("session created", session=record.id)
         return record, token
 
@@ -145,6 +151,7 @@ class Hub:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.journal.close()
+        await self._parts.courier.close()
         (models,) = await asyncio.gather(self._parts.models, return_exceptions=True)
         if isinstance(models, Models):
             await models.close()

@@ -39,6 +39,7 @@ from vivavoce.events import (
     RecordingStarted,
     ResultReady,
     SessionEnded,
+    SessionStarted,
     StopAccepted,
     StoredMessage,
     TranscriptReady,
@@ -47,6 +48,7 @@ from vivavoce.events import (
 from vivavoce.model import (
     AudioFormat,
     Control,
+    Delivery,
     Result,
     SessionOptions,
     SessionRecord,
@@ -57,6 +59,7 @@ from vivavoce.model import (
     now,
 )
 from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.runtime.callbacks import Courier, Envelopes, Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.journal import Journal
@@ -77,7 +80,7 @@ MAX_STORED_PROBLEMS = 100
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
 
-class Wire(Protocol):
+class Wire(Envelopes, Protocol):
     """What a session needs of its client's protocol."""
 
     def render(self, session_id: str, event: Event, at: datetime) -> Message:
@@ -101,6 +104,7 @@ class Parts:
     store: Store
     audio: AudioFiles
     journal: Journal
+    courier: Courier
     models: asyncio.Task[Models]
     ears: Executor
     wire: Wire
@@ -140,6 +144,9 @@ class Session:
         self._epoch = record.epoch
         self._options, self._parts = options, parts
         self._log = log.bind(session=record.id)
+        self._mailing = Mailing(
+            session_id=record.id, options=options, webhook_url=parts.settings.webhook_url, envelopes=parts.wire
+        )
         self._wake = asyncio.Event()
         self._intake = Intake(
             record.id,
@@ -180,6 +187,10 @@ class Session:
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s = record.transcription_s
         self._snapshots = past.snapshots
+
+    def opening(self, at: datetime) -> tuple[Delivery, ...]:
+        """Give what the session owes from the moment it exists; no socket is told that it does."""
+        return self._mailing.deliveries(self._parts.wire.render(self.id, SessionStarted(), at), at)
 
     # What sockets do.
 
@@ -418,6 +429,7 @@ class Session:
             return
         message = self._parts.wire.render(self.id, event, at)
         wanted = event.kind in self._options.wanted
+        deliveries = self._mailing.deliveries(message, at)
         self._problems += isinstance(event, Problem)
         if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
             # In its turn: behind what is on its way to the journal.
@@ -425,15 +437,26 @@ class Session:
                 self._journal(self._write(), partial(self._send, message))
             elif wanted:
                 self._send(message)
+            if deliveries:
+                # Beside the socket's messages, which are not to wait for this.
+                owed = self._write(deliveries=deliveries)
+                self._parts.journal.append(owed, b"", partial(self._on_owed, deliveries))
             return
         seq, self._seq = self._seq, self._seq + 1
         stored = StoredMessage(
-            seq=seq, key=key, at=self._intake.durable, kind=event.kind, created_at=at, text=message.text
+            seq=seq,
+            key=key,
+            at=self._intake.durable,
+            kind=event.kind,
+            created_at=at,
+            text=message.text,
+            sent=wanted,
         )
         write = replace(
             change or self._write(),
-            messages=(stored,) if wanted else (),
+            messages=(stored,),
             finals=(event.utterance,) if isinstance(event, Final) else (),
+            deliveries=deliveries,
         )
         self._journal(write, partial(self._send, message, seq) if wanted else None)
 
@@ -461,7 +484,7 @@ class Session:
         messages: list[StoredMessage] = []
         try:
             stored = await self._parts.store.messages(self.id)
-            messages = [message for message in stored if message.at >= end and message.seq <= written_to]
+            messages = [each for each in stored if each.sent and each.at >= end and each.seq <= written_to]
         except StoreError as error:
             self._log.error("messages could not be read again", error=str(error))
         if self.mailbox.held:
@@ -474,10 +497,21 @@ class Session:
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
         self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, then))
+        self._parts.journal.append(write, b"", partial(self._on_journaled, write.deliveries, then))
 
-    def _on_journaled(self, then: Callable[[], None] | None, error: StoreError | None) -> None:
+    def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
+        if error is not None:
+            self._failure = error
+            self._wake.set()
+        elif deliveries:
+            self._parts.courier.wake(self.id, deliveries)
+
+    def _on_journaled(
+        self, deliveries: tuple[Delivery, ...], then: Callable[[], None] | None, error: StoreError | None
+    ) -> None:
         self._unsaid -= 1
+        if deliveries and error is None:
+            self._parts.courier.wake(self.id, deliveries)
         if error is not None:
             self._failure = error
             self._wake.set()

@@ -15,6 +15,7 @@ from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
 from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
 from vivavoce.plugins import Write
+from vivavoce.testing.outbox import check_outbox, check_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +35,8 @@ async def check_store(open_store: Callable[[], Awaitable[Store]]) -> None:
     try:
         for check in _CHECKS:
             await check(store)
+        await check_outbox(store, _new_session(), _require)
+        await check_secrets(store, _require)
         kept = await _fill(store)
     finally:
         await store.close()

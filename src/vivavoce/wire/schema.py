@@ -403,15 +403,21 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
 
 def options_of(request: Mapping[str, Any]) -> SessionOptions:
     """Give the options in an effective request, fresh or read back from the store."""
-    flags = request["messages_config"]
+    callback = (request["callback"] and request.get("callback_config")) or None
     return SessionOptions(
         audio=audio_format(request),
         languages=tuple(dict.fromkeys(request["language_config"]["languages"])),
         endpointing_s=request["endpointing"],
         maximum_utterance_s=request["maximum_duration_without_endpointing"],
         speech_threshold=request["pre_processing"]["speech_threshold"],
-        wanted=frozenset(kind for flag, kind in _KINDS.items() if flags[flag]),
+        wanted=_wanted(request["messages_config"]),
+        callback_url=callback and callback["url"],
+        callback_wanted=_wanted(callback) if callback else frozenset(),
     )
+
+
+def _wanted(flags: Mapping[str, Any]) -> frozenset[Kind]:
+    return frozenset(kind for flag, kind in _KINDS.items() if flags[flag])
 
 
 def audio_format(request: Mapping[str, Any]) -> AudioFormat:
