@@ -14,6 +14,7 @@ from functools import partial
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Write
+from vivavoce.runtime import metrics
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.resume import Overlap
 
@@ -79,6 +80,7 @@ class Intake:
             self.audio_start = 0
 
     def _resume(self, start: int) -> None:
+        metrics.RESUMES_AMBIGUOUS.inc(self._overlap.ambiguous)
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
         if start < self.size:

@@ -8,6 +8,7 @@ with many finals still out is not heard further: that, and the journal behind it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
@@ -20,6 +21,7 @@ from vivavoce.config import Settings
 from vivavoce.events import Event, Final, Problem
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions
 from vivavoce.plugins import Vad
+from vivavoce.runtime import metrics, tracing
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.speech.audio import FRAME, AudioDecoder
 from vivavoce.speech.channel import Ask, Channel, Step, Withdraw
@@ -60,7 +62,12 @@ class Listener:
     @property
     def open(self) -> bool:
         """Whether an utterance is open on any channel."""
-        return any(channel.open for channel in self._channels)
+        return self.speakers > 0
+
+    @property
+    def speakers(self) -> int:
+        """On how many channels an utterance is open."""
+        return sum(channel.open for channel in self._channels)
 
     @property
     def settled(self) -> bool:
@@ -90,6 +97,7 @@ class Listener:
     async def _hear(self, decode: Callable[[], NDArray[np.float32]]) -> None:
         loop = asyncio.get_running_loop()
         samples, probabilities = await loop.run_in_executor(self._ears, self._perceive, decode)
+        metrics.AUDIO_HEARD.inc(samples.size / SAMPLE_RATE)
         for channel, track, speech in zip(self._channels, samples, probabilities, strict=True):
             self._follow(channel.feed(track, speech))
 
@@ -127,8 +135,13 @@ class Listener:
 
     def _on_answer(self, ask: Ask, hypothesis: Hypothesis | None, spent_s: float) -> None:
         self.decoding_s += spent_s
-        if self._asked.pop((ask.channel, ask.number), None) is None:
+        request = self._asked.pop((ask.channel, ask.number), None)
+        if request is None:
             return
+        metrics.ANSWER_SECONDS.labels(request.kind).observe(time.monotonic() - request.asked_at)
+        if request.clip.final:
+            metrics.SPEECH_TRANSCRIBED.inc(request.clip.duration_s)
+            tracing.utterance(self._session_id, ask.utterance, ask.channel, request, failed=hypothesis is None)
         if hypothesis is None and ask.final:
             self._say(Problem(code="engine_error", message=f"utterance {ask.utterance} could not be transcribed"))
         for event in self._channels[ask.channel].resolve(ask.number, hypothesis):

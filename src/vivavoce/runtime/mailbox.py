@@ -2,7 +2,8 @@
 
 It is bounded by what may be left out: of the partials of one utterance only the newest waits, acknowledgments that wait
 side by side become one, and while nobody is connected neither partials nor errors are kept. Finals and lifecycle
-messages always wait; `crowded` says that a reader is too slow for what must not be dropped.
+messages always wait; `crowded` says that a reader is too slow for what must not be dropped, by count or by size. A
+reader that comes back to a long queue is measured by how much longer the queue gets.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from vivavoce.events import AudioAccepted, Message, Partial
 from vivavoce.model import Kind
 
 MAX_WAITING = 4096
+MAX_WAITING_CHARS = 8 << 20
+"""Room for the two long messages at a session's end, 1 MB each, and then some."""
 
 
 class Ending(Enum):
@@ -33,13 +36,24 @@ class Mailbox:
     def __init__(self) -> None:
         self._waiting: deque[Message] = deque()
         self._ending: Ending | None = None
+        self._chars = 0
+        self._found = self._found_chars = 0
         self._some = asyncio.Event()
         self.connected = False
 
     @property
     def crowded(self) -> bool:
         """Whether more waits than a reader that keeps up would ever leave."""
-        return len(self._waiting) > MAX_WAITING
+        return len(self._waiting) > self._found + MAX_WAITING or self._chars > self._found_chars + MAX_WAITING_CHARS
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will be put in."""
+        return self._ending is not None
+
+    def expect_reader(self) -> None:
+        """Measure a new reader by what it finds."""
+        self._found, self._found_chars = len(self._waiting), self._chars
 
     @property
     def empty(self) -> bool:
@@ -54,8 +68,9 @@ class Mailbox:
         if isinstance(event, Partial):
             self._drop_partials_of(event.utterance.id)
         elif isinstance(event, AudioAccepted) and self._waiting and isinstance(self._waiting[-1].event, AudioAccepted):
-            self._waiting.pop()
+            self._chars -= len(self._waiting.pop().text)
         self._waiting.append(message)
+        self._chars += len(message.text)
         self._some.set()
 
     def close(self, ending: Ending) -> None:
@@ -69,16 +84,20 @@ class Mailbox:
             self._some.clear()
             await self._some.wait()
         if self._waiting:
-            return self._waiting.popleft()
+            message = self._waiting.popleft()
+            self._chars -= len(message.text)
+            return message
         assert self._ending is not None
         return self._ending
 
     def put_back(self, message: Message) -> None:
         """Give back what could not be sent."""
         self._waiting.appendleft(message)
+        self._chars += len(message.text)
 
     def _drop_partials_of(self, utterance: str) -> None:
         for i, waiting in enumerate(self._waiting):
             if isinstance(waiting.event, Partial) and waiting.event.utterance.id == utterance:
+                self._chars -= len(waiting.text)
                 del self._waiting[i]
                 return

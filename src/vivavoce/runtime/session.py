@@ -41,6 +41,7 @@ from vivavoce.events import (
 )
 from vivavoce.model import AudioFormat, Control, Result, SessionOptions, SessionRecord, Status, Transcript, now
 from vivavoce.plugins import AudioFiles, Store, Vad, Write
+from vivavoce.runtime import metrics
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.journal import Journal
@@ -50,6 +51,7 @@ from vivavoce.runtime.mailbox import Ending, Mailbox
 log = structlog.get_logger()
 
 HEARD_AT_ONCE_S = 1.0
+STATES = ("queued", "live", "away", "finishing", "over")
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
 
@@ -130,6 +132,29 @@ class Session:
         self._born_at = self._audio_at = self._input_at = self._left_at = time.monotonic()
         self._ever_connected = False
 
+    # What the hub counts.
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`: away is without a socket, finishing is after the stop, over is while the rest is read."""
+        if self.mailbox.closed:
+            return "over"
+        if self._stopped:
+            return "finishing"
+        if self._connection is not None:
+            return "live"
+        return "away" if self._ever_connected else "queued"
+
+    @property
+    def speakers(self) -> int:
+        """On how many channels somebody speaks."""
+        return self._listener.speakers
+
+    @property
+    def unheard_s(self) -> float:
+        """How much audio is durable and not heard yet."""
+        return self._options.audio.duration_s(max(self._intake.durable - self._heard, 0))
+
     # What sockets do.
 
     async def connect(self, close: Callable[[Ending], None]) -> Connection:
@@ -139,7 +164,9 @@ class Session:
         if older is not None:
             self._log.info("replaced by a newer socket")
             older.close(Ending.REPLACED)
+        metrics.RESUMES.inc(self._ever_connected)
         self._ever_connected = self.mailbox.connected = self._post_processing = True
+        self.mailbox.expect_reader()
         self._audio_at = self._input_at = time.monotonic()
         await self._intake.reopen()
         self._journal(Write(session_id=self.id, controls=(Control(at=self._intake.size, kind="connect"),)))
@@ -171,8 +198,10 @@ class Session:
         if not self._started:
             self._started = True
             self._say(RecordingStarted(), Write(session_id=self.id, status=Status.PROCESSING))
+        before = self._intake.size
         if await self._intake.feed(data):
             self._audio_at = time.monotonic()
+            metrics.AUDIO_RECEIVED.inc(self._options.audio.duration_s(max(self._intake.size - before, 0)))
 
     def stop(self, connection: Connection) -> None:
         """End the recording after the bytes taken so far; asking again only repeats the acknowledgment."""
@@ -325,6 +354,7 @@ class Session:
             error_code=self._error_code,
             transcription_s=self._listener.decoding_s,
         )
+        metrics.SESSIONS_ENDED.labels(self._outcome).inc()
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)
         await asyncio.to_thread(self._parts.audio.release, self.id)
