@@ -48,9 +48,10 @@ class StandInHub:
     )
     running: set[str] = field(default_factory=set)
     failure: Exception | None = None
+    reasons: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
-    async def create(self, owner, request, custom_metadata, options) -> tuple[SessionRecord, str]:
+    async def create(self, owner, request, custom_metadata, options, *, most=None) -> tuple[SessionRecord, str]:
         if self.failure is not None:
             raise self.failure
         token = secrets.token_urlsafe()
@@ -69,6 +70,9 @@ class StandInHub:
 
     def is_running(self, session_id: str) -> bool:
         return session_id in self.running
+
+    async def obstacles(self) -> list[str]:
+        return self.reasons
 
 
 @pytest.fixture
@@ -599,6 +603,9 @@ async def test_the_openapi_document_is_complete_and_loads_into_schemathesis(hub)
         "GET /v2/live/{session_id}/file",
         "GET /health",
         "GET /v1/models",
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
     }
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
 
 from vivavoce.config import Settings
-from vivavoce.errors import CapacityError
+from vivavoce.errors import StoreError, Unavailable
 from vivavoce.model import SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
+from vivavoce.runtime import metrics
+from vivavoce.runtime.admission import Admission, Load
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
-from vivavoce.runtime.session import Parts, Session, Wire
+from vivavoce.runtime.retention import Retention
+from vivavoce.runtime.session import STATES, Parts, Session, Wire
 
 log = structlog.get_logger()
 
@@ -27,6 +32,7 @@ EARS = 2
 """Threads for reading, resampling and voice activity: short work that must not wait behind decoding."""
 
 SHUT_DOWN_S = 10.0
+STORE_ANSWERS_S = 2.0
 
 
 def hash_of(secret: str) -> str:
@@ -44,6 +50,13 @@ class Hub:
         self._by_token: dict[str, Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
+        self._load = Load(parts.pool, parts.journal, parts.ears)
+        self._admission = Admission(parts.settings, self._load)
+        days = parts.settings.retention_days
+        self._retention = (
+            None if days is None else Retention(days, parts.store, parts.audio, may_forget=self.may_forget)
+        )
+        self._unwatch = metrics.watch(self._gauges)
 
     @classmethod
     async def open(cls, settings: Settings, *, store: Store, audio: AudioFiles, wire: Wire) -> Hub:
@@ -87,18 +100,44 @@ class Hub:
         """Whether a session of this process is not over yet."""
         return session_id in self._sessions
 
+    async def may_forget(self, session_id: str) -> bool:
+        """Say whether nobody needs what is stored of a session that is over."""
+        return not self.is_running(session_id)
+
+    async def obstacles(self) -> list[str]:
+        """Say why no sessions should be sent here now; nothing where they may.
+
+        Load is not among the reasons: sockets of sessions that are here must still find their way.
+        """
+        settings = self._parts.settings
+        found = ["the server is stopping"] if self._closing else []
+        if (await asyncio.to_thread(shutil.disk_usage, settings.data_dir)).free < settings.min_free_disk << 20:
+            found.append("the disk is nearly full")
+        try:
+            async with asyncio.timeout(STORE_ANSWERS_S):
+                await self.store.session("")
+        except (StoreError, TimeoutError):
+            found.append("the store does not answer")
+        if self._parts.journal.oldest_s > settings.overload_delay:
+            found.append("the store takes no writes")
+        return found
+
     async def create(
         self,
         owner: str,
         request: Mapping[str, Any],
         custom_metadata: Mapping[str, Any] | None,
         options: SessionOptions,
+        *,
+        most: int | None = None,
     ) -> tuple[SessionRecord, str]:
-        """Make a session and its socket token; raises `CapacityError` when there is no room."""
+        """Make a session and its socket token; raises `CapacityError` when there is no room.
+
+        An owner may have `most` sessions at once, any number where that is None.
+        """
         if self._closing:
-            raise CapacityError("the server is stopping")
-        if len(self._sessions) >= self._parts.settings.max_sessions:
-            raise CapacityError(f"all {self._parts.settings.max_sessions} sessions of this server are taken")
+            raise Unavailable("the server is stopping")
+        self._admission.admit(owner, most)
         token = secrets.token_urlsafe(32)
         record = SessionRecord(
             id=str(uuid.uuid4()),
@@ -114,6 +153,7 @@ class Hub:
             await self.store.add_session(record)
         except BaseException:
             del self._sessions[record.id]
+            self._admission.leave(owner)
             raise
         self._by_token[record.token_hash] = session
         task = asyncio.create_task(self._live(record, session), name=f"session-{record.id}")
@@ -135,6 +175,10 @@ class Hub:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._unwatch()
+        if self._retention is not None:
+            await self._retention.close()
+        await self._load.close()
         await self._parts.journal.close()
         await self._parts.pool.close()
         if self._aligner is not None:
@@ -147,7 +191,32 @@ class Hub:
             await session.run()
         finally:
             del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
+            self._admission.leave(record.owner)
+            if self._retention is not None:
+                self._retention.look()
             log.info("session over", session=record.id)
+
+    def _gauges(self) -> Iterator[metrics.Gauge]:
+        sessions = list(self._sessions.values())
+        states = Counter(dict.fromkeys(STATES, 0))
+        states.update(session.state for session in sessions)
+        yield metrics.Gauge(name="sessions", text="Sessions by state.", values=dict(states), label="state")
+        speakers = sum(session.speakers for session in sessions)
+        yield metrics.Gauge(name="active_speakers", text="Channels with speech now.", values={"": speakers})
+        unheard_s = sum(session.unheard_s for session in sessions)
+        yield metrics.Gauge(
+            name="audio_unheard_seconds", text="Audio that is durable and waits to be heard.", values={"": unheard_s}
+        )
+        waiting = {**self._parts.pool.waiting, "journal": self._parts.journal.waiting}
+        yield metrics.Gauge(
+            name="queue_length", text="What waits: clips to decode, by kind, and writes.", values=waiting, label="queue"
+        )
+        yield metrics.Gauge(
+            name="delay_seconds",
+            text="How long the oldest of it has waited, and how long hearing takes to begin.",
+            values=self._load.delays_s,
+            label="part",
+        )
 
     async def _end_orphans(self) -> None:
         """Close the books on sessions that a crash left unfinished: their finals and audio stay, as far as stored."""
