@@ -57,11 +57,11 @@ class Retention:
                 await asyncio.to_thread(self._audio.delete, session_id)
             if due:
                 await self._store.delete_sessions(due)
+                metrics.SESSIONS_FORGOTTEN.inc(len(due))
             kept += len(batch) - len(due)
             forgotten += len(due)
             await asyncio.sleep(PAUSE_S)
         if forgotten:
-            metrics.SESSIONS_FORGOTTEN.inc(forgotten)
             log.info("sessions forgotten", sessions=forgotten)
         return forgotten
 
