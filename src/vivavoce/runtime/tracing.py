@@ -25,20 +25,25 @@ def enable() -> Callable[[], None]:
     global _tracer  # noqa: PLW0603 - one process, one tracer
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(_provider())
     except ImportError as error:
         raise SetupError("--otel needs OpenTelemetry; install it with: pip install 'vivavoce[otel]'") from error
-    shut_down: Callable[[], None] = lambda: None  # noqa: E731
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        provider = TracerProvider(resource=Resource.create({"service.name": "vivavoce"}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(provider)
-        shut_down = provider.shutdown
     _tracer = trace.get_tracer("vivavoce")
+    shut_down: Callable[[], None] = getattr(trace.get_tracer_provider(), "shutdown", lambda: None)
     return shut_down
+
+
+def _provider() -> Any:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "vivavoce"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
 
 
 def utterance(session_id: str, utterance_id: str, channel: int, request: Request, *, failed: bool) -> None:
