@@ -228,13 +228,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A caller's key as the store keeps it; the key itself is shown once and never stored."""
+    """A caller's key as the store keeps it; the key itself is shown once and never stored.
+
+    `max_sessions` at once and `rate` of requests a second are the server's own where they are None.
+    """
 
     id: str
     name: str
     key_hash: str
     created_at: datetime
     revoked_at: datetime | None = None
+    max_sessions: int | None = None
+    rate: float | None = None
 
 
 class Lane(StrEnum):

@@ -155,6 +155,12 @@ class Store(Protocol):
     async def delete_session(self, session_id: str) -> None:
         """Remove a session with its messages, finals, controls and deliveries."""
 
+    async def delete_sessions(self, session_ids: Sequence[str]) -> None:
+        """Remove several sessions at once, as `delete_session` does."""
+
+    async def expired_sessions(self, before: datetime, *, offset: int, limit: int) -> list[str]:
+        """Give the ids of sessions that ended before a moment, those created first first."""
+
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them."""
 

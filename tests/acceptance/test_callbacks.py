@@ -135,6 +135,23 @@ async def test_a_dead_receiver_slows_no_session_and_its_dead_letters_are_shown(t
         assert "the receiver answered 500" in shown.stderr
 
 
+async def test_with_a_retention_of_nothing_a_session_stays_until_its_callbacks_are_delivered(tmp_path):
+    """The receiver gets all of it, however long it fails; then result and outbox are gone at once."""
+    up = False
+    async with receiving(lambda _: OK if up else status(503)) as receiver:
+        with serving(tmp_path / "data", "--allow-private-callbacks", "--retention-days", "0") as server:
+            socket = await speak(server, b"\0" * 32_000, **callback(receiver))
+            await receiver.until(lambda it: len(it.posts) >= 3)
+            path = f"/v2/live/{socket.session_id}"
+            assert (await asyncio.to_thread(server.result, socket.session_id))["status"] == "done"
+            up = True
+            await receiver.until(lambda it: "live.end_session" in events(it.taken))
+            async with asyncio.timeout(10):
+                while (await asyncio.to_thread(server.http.get, path)).status_code != 404:
+                    await asyncio.sleep(0.1)
+    assert owed(tmp_path / "data") == []
+
+
 async def test_keys_have_secrets_of_their_own(tmp_path, beckett):
     """Shown once when the key is made, renewed by id, and never in the log."""
     data = tmp_path / "data"

@@ -34,6 +34,13 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="T
 @app.command(epilog="Example: export GLADIA_API_KEY=$(vivavoce keys create --name phones)")
 def create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    max_sessions: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Sessions at once; the server's setting by default.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="R", help="Requests a second; the server's setting by default."),
+    ] = None,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
@@ -48,7 +55,7 @@ def create(
     signing = new_secret()
 
     async def add() -> tuple[ApiKey, str]:
-        key, secret = new_key(name)
+        key, secret = new_key(name, max_sessions=max_sessions, rate=rate)
         async with _store(data_dir, config) as store:
             await store.add_key(key)
             await store.rotate_secret(key.id, signing, key.created_at, key.created_at)
@@ -73,7 +80,13 @@ def list_keys(data_dir: DataDir = None, config: Config = None) -> None:
         typer.echo("no keys: the server listens on loopback only and asks for none", err=True)
     for key in found:
         state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "valid"
-        typer.echo(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {state:<24}  {key.name}".rstrip())
+        line = f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {state:<24}  {_limits(key):<24}  {key.name}"
+        typer.echo(line.rstrip())
+
+
+def _limits(key: ApiKey) -> str:
+    sessions = f"{key.max_sessions} sessions" if key.max_sessions is not None else ""
+    return ", ".join(filter(None, [sessions, f"{key.rate:g}/s" if key.rate is not None else ""]))
 
 
 @app.command(epilog="Example: vivavoce keys revoke ID   # as `vivavoce keys list` shows it")

@@ -34,6 +34,7 @@ from vivavoce.errors import DeliveryError, StoreError
 from vivavoce.events import Message
 from vivavoce.model import Delivery, DeliveryState, Lane, Outcome, SessionOptions, now
 from vivavoce.plugins import Store
+from vivavoce.runtime import metrics
 from vivavoce.runtime.outbound import MAX_REDIRECTS, Outbound
 
 log = structlog.get_logger()
@@ -129,6 +130,8 @@ class Courier:
         self._reading = asyncio.Semaphore(READERS)
         self._notes = _Notes(store)
         self._signers = _Signers(store)
+        self.on_settled: Callable[[str], None] = lambda _: None
+        """Called with the id of a session of which a lane owes nothing any more."""
         self._closing = False
 
     async def open(self) -> None:
@@ -171,6 +174,7 @@ class Courier:
             log.exception("a lane of deliveries broke")
         finally:
             del self._tasks[key]
+            self.on_settled(key[0])
 
     async def _post_all(self, key: _Key) -> None:
         overdue = False
@@ -203,6 +207,7 @@ class Courier:
         except DeliveryError as error:
             self._give_up(delivery, attempts, str(error))
             return False
+        metrics.CALLBACKS.labels("delivered").inc()
         self._notes.add(Outcome(delivery_id=delivery.id, state=DeliveryState.DELIVERED, attempts=attempts))
         return True
 
@@ -222,6 +227,7 @@ class Courier:
         try:
             await self._post(delivery, session_id)
         except DeliveryError as error:
+            metrics.CALLBACKS.labels("failed").inc()
             self._notes.add(
                 Outcome(
                     delivery_id=delivery.id,

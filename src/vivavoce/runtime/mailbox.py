@@ -2,7 +2,8 @@
 
 It is bounded by what may be left out: of the partials of one utterance only the newest waits, acknowledgments that wait
 side by side become one, and while nobody is connected no partials are kept. Everything else always waits; `crowded`
-says that a reader is too slow for what must not be dropped.
+says that a reader is too slow for what must not be dropped, by count or by size. A reader that comes back to a long
+queue is measured by how much longer the queue gets.
 
 A message is in hand from `take` until the next `take`, which says that it was written; `release` puts back one whose
 socket was lost. What was written may still be lost on its way, so after a reconnect the session looks up what the
@@ -20,6 +21,8 @@ from enum import Enum
 from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
 
 MAX_WAITING = 4096
+MAX_WAITING_CHARS = 8 << 20
+"""Room for the two long messages at a session's end, 1 MB each, and then some."""
 
 _ACK = "ack"
 
@@ -52,6 +55,8 @@ class Mailbox:
         self._waiting: deque[_Letter] = deque()
         self._in_hand: _Letter | None = None
         self._ending: Ending | None = None
+        self._chars = 0
+        self._found = self._found_chars = 0
         self._some = asyncio.Event()
         self.written_to = written_to
         self.connected = False
@@ -60,7 +65,11 @@ class Mailbox:
     @property
     def crowded(self) -> bool:
         """Whether more waits than a reader that keeps up would ever leave."""
-        return len(self._waiting) > MAX_WAITING
+        return len(self._waiting) > self._found + MAX_WAITING or self._chars > self._found_chars + MAX_WAITING_CHARS
+
+    def expect_reader(self) -> None:
+        """Measure a new reader by what it finds."""
+        self._found, self._found_chars = len(self._waiting), self._chars
 
     @property
     def empty(self) -> bool:
@@ -79,14 +88,18 @@ class Mailbox:
         elif isinstance(event, AudioAccepted):
             replaceable = _ACK
             if self._waiting and self._waiting[-1].replaceable == _ACK:
-                self._waiting.pop()
+                self._chars -= len(self._waiting.pop().text)
         self._waiting.append(_Letter(message.text, seq, replaceable))
+        self._chars += len(message.text)
         self._some.set()
 
     def repeat(self, messages: Iterable[StoredMessage]) -> None:
         """Queue messages that were written before, ahead of what waits, and hold nothing back any more."""
-        self._waiting.extendleft(reversed([_Letter(message.text, message.seq) for message in messages]))
+        letters = [_Letter(message.text, message.seq) for message in messages]
+        self._waiting.extendleft(reversed(letters))
+        self._chars += sum(len(letter.text) for letter in letters)
         self.held = False
+        self.expect_reader()
         self._some.set()
 
     def close(self, ending: Ending) -> None:
@@ -106,16 +119,19 @@ class Mailbox:
             assert self._ending is not None
             return self._ending
         self._in_hand = self._waiting.popleft()
+        self._chars -= len(self._in_hand.text)
         return self._in_hand.text
 
     def release(self) -> None:
         """Put back what was in hand when its socket was lost, unless it is not worth it."""
         if self._in_hand is not None and self._in_hand.replaceable is None:
             self._waiting.appendleft(self._in_hand)
+            self._chars += len(self._in_hand.text)
         self._in_hand = None
 
     def _drop_partial(self, utterance: str) -> None:
         for i, letter in enumerate(self._waiting):
             if letter.replaceable == utterance:
+                self._chars -= len(letter.text)
                 del self._waiting[i]
                 return

@@ -22,6 +22,8 @@ class Overlap:
         self._read = read
         self._held = b""
         self.start: int | None = stop if not self._starts else None
+        self.ambiguous = False
+        """Whether the bytes that decided would have fitted elsewhere too."""
 
     def feed(self, data: bytes) -> bytes:
         """Take what came and give what is new; nothing while it is undecided."""
@@ -47,5 +49,6 @@ class Overlap:
 
     def _decide(self, start: int) -> bytes:
         self.start = start
+        self.ambiguous = bool(self._held) and len(self._starts) > 1
         held, self._held = self._held, b""
         return held[self._stop - start :]

@@ -59,6 +59,7 @@ from vivavoce.model import (
     now,
 )
 from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.runtime import metrics
 from vivavoce.runtime.callbacks import Courier, Envelopes, Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
@@ -69,6 +70,7 @@ from vivavoce.runtime.mailbox import Ending, Mailbox
 log = structlog.get_logger()
 
 HEARD_AT_ONCE_S = 1.0
+STATES = ("queued", "live", "away", "finishing", "over")
 IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
@@ -192,6 +194,29 @@ class Session:
         """Give what the session owes from the moment it exists; no socket is told that it does."""
         return self._mailing.deliveries(self._parts.wire.render(self.id, SessionStarted(), at), at)
 
+    # What the hub counts.
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`: away is without a socket, finishing is after the stop, over is while the rest is read."""
+        if self.over:
+            return "over"
+        if self._stopped:
+            return "finishing"
+        if self._connection is not None:
+            return "live"
+        return "away" if self._clock.ever_connected else "queued"
+
+    @property
+    def speakers(self) -> int:
+        """On how many channels somebody speaks."""
+        return self._listener.speakers
+
+    @property
+    def unheard_s(self) -> float:
+        """How much audio is durable and not heard yet."""
+        return self._options.audio.duration_s(max(self._intake.durable - self._heard, 0))
+
     # What sockets do.
 
     async def connect(self, close: Callable[[Ending], None]) -> Connection:
@@ -203,9 +228,11 @@ class Session:
             older.close(Ending.REPLACED)
         self.mailbox.release()
         if self._clock.ever_connected:
+            metrics.RESUMES.inc()
             self.mailbox.held = True
             self._start(self._repeat_unproven(connection))
         self.mailbox.connected = self._post_processing = True
+        self.mailbox.expect_reader()
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
         self._journal(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
@@ -238,8 +265,10 @@ class Session:
         if not self._started:
             self._started = True
             self._say(RecordingStarted(), self._write(status=Status.PROCESSING))
+        before = self._intake.size
         if await self._intake.feed(data):
             self._clock.on_audio(time.monotonic())
+            metrics.AUDIO_RECEIVED.inc(self._options.audio.duration_s(max(self._intake.size - before, 0)))
 
     def stop(self, connection: Connection) -> None:
         """End the recording after the bytes taken so far; asking again only repeats the acknowledgment."""
@@ -390,6 +419,7 @@ class Session:
             error_code=self._error_code,
             transcription_s=self._decoding_s,
         )
+        metrics.SESSIONS_ENDED.labels(self._outcome).inc()
         self.over = True
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)

@@ -150,6 +150,8 @@ api_keys = Table(
     Column("key_hash", String, nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("max_sessions", Integer),
+    Column("rate", Double),
 )
 
 outbox = Table(

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vivavoce.errors import StoreError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _SCAN_ROWS = 500
+_EMPTY_AGAIN_S = 1.0
 _LARGEST = 2**63 - 1
 _PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s", "ack_ends")
 _SESSION_COLUMNS = ("status", "completed_at", "error_code")
@@ -48,7 +50,7 @@ class SqlStore:
         self._reader = reader
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._closed = self._emptying = False
 
     @classmethod
     async def open(cls, url: str, *, durable: bool = False) -> SqlStore:
@@ -63,6 +65,8 @@ class SqlStore:
             try:
                 async with store._writer.begin() as connection:
                     await connection.run_sync(upgrade)
+                # A process that died may have left there what was deleted since.
+                await empty_log(store._writer)
             except BaseException:
                 await store.close()
                 raise
@@ -149,18 +153,49 @@ class SqlStore:
             raise StoreError("cannot keep metadata: there is no such session")
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals, controls and deliveries; none is fine.
+        """Remove a session with its messages, finals, controls and deliveries; none is fine."""
+        await self.delete_sessions([session_id])
 
-        SQLite overwrites what it deletes, and its log is emptied where no reader holds it.
+    async def delete_sessions(self, session_ids: Sequence[str]) -> None:
+        """Remove several sessions at once; none is fine.
+
+        SQLite overwrites what it deletes, and its log is emptied: now, or as soon as no reader holds it any more.
         """
 
-        async def remove() -> None:
+        async def remove() -> bool:
             async with self._turn:
                 async with self._writer.begin() as connection:
-                    await connection.execute(delete(sessions).where(sessions.c.id == session_id))
-                await empty_log(self._writer)
+                    for some in _slices(session_ids):
+                        await connection.execute(delete(sessions).where(sessions.c.id.in_(some)))
+                return await empty_log(self._writer)
 
-        await self._apart("delete a session", remove)
+        if not await self._apart("delete sessions", remove) and not self._emptying:
+            self._emptying = True
+            task = asyncio.create_task(self._empty_log(), name="store: empty the log")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _empty_log(self) -> None:
+        """Try until the log is empty; closing the database empties it too."""
+        try:
+            while not self._closed:
+                await asyncio.sleep(_EMPTY_AGAIN_S)
+                async with self._turn:
+                    if await empty_log(self._writer):
+                        return
+        except (SQLAlchemyError, OSError, ValueError):
+            # The next deletion tries again, as does the next start.
+            return
+        finally:
+            self._emptying = False
+
+    async def expired_sessions(self, before: datetime, *, offset: int, limit: int) -> list[str]:
+        """Give the ids of sessions that ended before a moment, those created first first."""
+        ended = sessions.c.status.in_([Status.DONE, Status.ERROR])
+        # A session is created before it ends: with that said, the database need not look at younger ones.
+        due = ended & (sessions.c.created_at < before) & (sessions.c.completed_at < before)
+        query = select(sessions.c.id).where(due).order_by(sessions.c.created_at, sessions.c.id)
+        return [row["id"] for row in await self._rows("list old sessions", query.offset(offset).limit(limit))]
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.

@@ -18,6 +18,8 @@ def upgrade() -> None:
         sa.Column("key_hash", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("max_sessions", sa.Integer()),
+        sa.Column("rate", sa.Double()),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
         sa.UniqueConstraint("key_hash", name="uq_api_keys_key_hash"),
     )
