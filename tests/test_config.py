@@ -76,6 +76,15 @@ def test_lists_are_written_with_commas_or_as_toml_lists(tmp_path, monkeypatch):
     assert settings.allowed_hosts == ("speech.lan", "fd00::1")
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [("forever", None), (" Forever ", None), ("0", 0.0), ("0.5", 0.5), (30, 30.0)]
+)
+def test_retention_is_a_number_of_days_or_forever(given, kept):
+    """Half days are fine; without a word it is a year, as with the original service."""
+    assert load_settings(retention_days=given).retention_days == kept
+    assert load_settings().retention_days == 365
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
     """Container files that pass variables on leave them empty."""
     monkeypatch.setenv("VIVAVOCE_PORT", "")
@@ -103,6 +112,10 @@ def test_each_mistake_is_one_line_that_names_the_setting_and_the_value():
         ("grace", "inf", "must be"),
         ("max_sessions", 0, "must be between 1 and 100000"),
         ("decode_threads", 1.5, "must be a whole number"),
+        ("retention_days", "never", "must be a number of days between 0 and 36500, or forever"),
+        ("retention_days", -1, "must be a number of days"),
+        ("retention_days", "nan", "must be a number of days"),
+        ("key_rate", 0, "must be between 0.01 and"),
         ("host", "http://127.0.0.1", "must be a host name or address"),
         ("trusted_proxies", "10.0.0.1/8", "must be an IP address or a network"),
         ("trusted_proxies", "proxy.lan", "must be an IP address or a network"),

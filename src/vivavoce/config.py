@@ -30,6 +30,8 @@ ENV_PREFIX = "VIVAVOCE_"
 DEFAULT_FILE = Path("vivavoce.toml")
 """The TOML file that is read when none is named, where it exists."""
 
+MAX_DAYS = 36_500
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DEMANDS = {
@@ -81,6 +83,30 @@ def _origin(value: str) -> str:
         raise ValueError("must be scheme, host and port only, such as https://speech.example.net")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be a URL such as https://hooks.example.net/speech") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("must be a URL such as https://hooks.example.net/speech")
+    return value.strip()
+
+
+def _days(value: object) -> object:
+    """Read a number of days, or `forever`, which becomes None."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == "forever"):
+        return None
+    try:
+        days = float(str(value))
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= MAX_DAYS or isinstance(value, bool):
+        raise ValueError(f"must be a number of days between 0 and {MAX_DAYS}, or forever")
+    return days
 
 
 def _directory(value: Path) -> Path:
@@ -152,6 +178,20 @@ class Settings(BaseSettings):
         0.3, description="Seconds of audio between two partial transcripts of an utterance."
     )
     max_sessions: int = Field(256, ge=1, le=100_000, description="Sessions that may be live at once.")
+    key_max_sessions: int = Field(
+        100, ge=0, le=100_000, description="Sessions that one API key may have at once, unless made with another limit."
+    )
+    key_rate: float = Field(
+        20,
+        ge=0.01,
+        le=100_000,
+        allow_inf_nan=False,
+        description="Requests a second that one API key may make, unless made with another limit.",
+    )
+    max_connections: int = Field(4096, ge=1, le=1_000_000, description="Connections that may be open at once.")
+    overload_delay: PositiveSeconds = Field(
+        10, description="Seconds that work may wait before new sessions are refused."
+    )
     grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
     idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")
     connect_timeout: PositiveSeconds = Field(
@@ -161,11 +201,36 @@ class Settings(BaseSettings):
         10, description="Seconds that sessions may take to reach the end of an utterance when the server stops."
     )
     max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds since it was created.")
+    ping_interval: PositiveSeconds = Field(
+        20, description="Seconds between two pings of a socket, and that its client has to answer one."
+    )
+    retention_days: Annotated[float | None, BeforeValidator(_days)] = Field(
+        365, description="Days that finished sessions are kept; 0 keeps nothing, forever everything."
+    )
+    min_free_disk: int = Field(
+        100, ge=0, le=1_000_000, description="Free space (MiB) below which the server says that it is not ready."
+    )
     fsync: bool = Field(
         default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
     )
+    webhook_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="Receives a POST when any session starts, records its first audio, stops recording and ends."
+    )
+    allow_private_callbacks: bool = Field(
+        default=False, description="Let sessions name callback addresses of this machine and of private networks."
+    )
+    callback_timeout: PositiveSeconds = Field(
+        10, description="Seconds that a callback's or webhook's receiver has to answer."
+    )
+    callback_deadline: Seconds = Field(
+        21_600, description="Seconds after a message at which its callback or webhook is not tried any more."
+    )
+    callback_connections: int = Field(
+        256, ge=1, le=10_000, description="Connections to receivers of callbacks at once, and as many of webhooks."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
+    otel: bool = Field(default=False, description="Send OpenTelemetry spans of utterances; needs vivavoce[otel].")
 
     @classmethod
     def settings_customise_sources(
@@ -257,6 +322,8 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
+    if field == "webhook_url":
+        return "another"  # addresses of webhooks hold secrets anywhere
     if field in {"store_url", "public_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))
     return repr(value) if isinstance(value, str) else str(value)

@@ -64,10 +64,25 @@ class NotAllowed(RequestError):
 
 
 class CapacityError(VivavoceError):
-    """No room for another session now."""
+    """No room for another session now; worth another try after `retry_after_s`."""
 
     code = "capacity"
     retryable = True
+    retry_after_s: ClassVar[int] = 5
+
+
+class RateExceeded(CapacityError):
+    """More requests than the caller's key allows."""
+
+    code = "rate"
+    retry_after_s = 1
+
+
+class Unavailable(CapacityError):
+    """The server takes no sessions now, whoever asks: it is overloaded, or it stops."""
+
+    code = "unavailable"
+    retry_after_s = 10
 
 
 class PluginError(VivavoceError):
@@ -87,6 +102,12 @@ class StoreError(PluginError):
     """The store cannot be read or written."""
 
     code = "store_error"
+
+
+class DeliveryError(PluginError):
+    """A message could not be posted to its receiver; says why, without the receiver's URL."""
+
+    code = "delivery_error"
 
 
 class SetupError(VivavoceError):

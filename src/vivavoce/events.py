@@ -14,6 +14,14 @@ from vivavoce.model import Kind, Result, Transcript, Utterance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStarted:
+    """The session exists; never sent on a socket, where clients make this up themselves."""
+
+    kind: ClassVar[Kind] = Kind.LIFECYCLE
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingStarted:
     """The first audio was taken."""
 
@@ -149,7 +157,8 @@ def key_of(event: Event) -> str:
 
 
 Event = (
-    RecordingStarted
+    SessionStarted
+    | RecordingStarted
     | AudioAccepted
     | AudioRefused
     | StopAccepted
@@ -175,7 +184,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """A durable message with its place in the session.
+    """A durable message with its place in the session; `sent` is false for one that only callbacks asked for or nobody.
 
     `key` names what it reports, so that a replay does not report it again; `at` is how many bytes were acknowledged
     before it was said, so a client that has seen a later acknowledgment has seen the message.
@@ -187,3 +196,4 @@ class StoredMessage:
     kind: Kind
     created_at: datetime
     text: str
+    sent: bool = True

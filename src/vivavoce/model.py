@@ -171,6 +171,8 @@ class SessionOptions:
     maximum_utterance_s: float = 5.0
     speech_threshold: float = 0.6
     wanted: frozenset[Kind] = frozenset()
+    callback_url: str | None = None
+    callback_wanted: frozenset[Kind] = frozenset()
 
 
 class Status(StrEnum):
@@ -226,10 +228,78 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A caller's key as the store keeps it; the key itself is shown once and never stored."""
+    """A caller's key as the store keeps it; the key itself is shown once and never stored.
+
+    `max_sessions` at once and `rate` of requests a second are the server's own where they are None.
+    """
 
     id: str
     name: str
     key_hash: str
     created_at: datetime
     revoked_at: datetime | None = None
+    max_sessions: int | None = None
+    rate: float | None = None
+
+
+class Lane(StrEnum):
+    """Who a session posts to: the address its client named, or the one that the server's settings name."""
+
+    CALLBACK = "callback"
+    WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One POST that a session owes; those of one session and lane go out in order.
+
+    `id` stays the same however often it is sent. `attempts` have failed so far, and the next is due at `next_at`.
+    """
+
+    id: str
+    lane: Lane
+    event: str
+    url: str
+    body: str
+    created_at: datetime
+    attempts: int = 0
+    next_at: datetime | None = None
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery is in its life."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a delivery stands after `attempts`; `reason` says why the last one failed."""
+
+    delivery_id: str
+    state: DeliveryState
+    attempts: int
+    next_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A delivery that was given up, and why."""
+
+    id: str
+    lane: Lane
+    event: str
+    created_at: datetime
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReport:
+    """How a session's deliveries stand: how many in each state, and the first of those that were given up."""
+
+    counts: Mapping[tuple[Lane, DeliveryState], int]
+    dead: tuple[DeadLetter, ...]

@@ -21,7 +21,11 @@ from vivavoce.model import (
     ApiKey,
     Clip,
     Control,
+    Delivery,
+    DeliveryReport,
     Hypothesis,
+    Lane,
+    Outcome,
     Samples,
     SessionRecord,
     Snapshot,
@@ -105,6 +109,7 @@ class Write:
     controls: tuple[Control, ...] = ()
     messages: tuple[StoredMessage, ...] = ()
     finals: tuple[Utterance, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
     status: Status | None = None
     completed_at: datetime | None = None
     error_code: int | None = None
@@ -117,8 +122,8 @@ class Write:
 class Store(Protocol):
     """Sessions, their journals and the keys; every method raises `StoreError` when the database fails."""
 
-    async def add_session(self, record: SessionRecord) -> None:
-        """Keep a new session."""
+    async def add_session(self, record: SessionRecord, deliveries: Sequence[Delivery] = ()) -> None:
+        """Keep a new session, with what it owes from the start."""
 
     async def session(self, session_id: str) -> SessionRecord | None:
         """Give one session."""
@@ -148,7 +153,13 @@ class Store(Protocol):
         """Replace the client's debug data."""
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals and controls."""
+        """Remove a session with its messages, finals, controls and deliveries."""
+
+    async def delete_sessions(self, session_ids: Sequence[str]) -> None:
+        """Remove several sessions at once, as `delete_session` does."""
+
+    async def expired_sessions(self, before: datetime, *, offset: int, limit: int) -> list[str]:
+        """Give the ids of sessions that ended before a moment, those created first first."""
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them."""
@@ -167,6 +178,27 @@ class Store(Protocol):
 
     async def finals(self, session_id: str) -> list[Utterance]:
         """Give the finals by start, then channel."""
+
+    async def waiting_lanes(self) -> list[tuple[str, Lane]]:
+        """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""
+
+    async def waiting_deliveries(self, session_id: str, lane: Lane, limit: int) -> list[Delivery]:
+        """Give the first `limit` deliveries of a lane that wait, in the order they were committed."""
+
+    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Note how deliveries went, in one transaction; those that do not wait (any more) are passed over.
+
+        What was delivered loses its body; what is dead keeps it.
+        """
+
+    async def delivery_report(self, session_id: str, limit: int) -> DeliveryReport:
+        """Count a session's deliveries and give the first `limit` dead ones."""
+
+    async def signing_secrets(self, owner: str, at: datetime) -> list[str]:
+        """Give the secrets that sign an owner's deliveries at this moment, the newest first."""
+
+    async def rotate_secret(self, owner: str, secret: str, at: datetime, old_until: datetime) -> None:
+        """Add a secret that is valid from `at`; those before it are valid until `old_until` at most."""
 
     async def add_key(self, key: ApiKey) -> None:
         """Keep a new key."""

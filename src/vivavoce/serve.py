@@ -18,8 +18,10 @@ from filelock import FileLock, Timeout
 
 from vivavoce.api.access import require_safe_bind
 from vivavoce.api.app import create_app
+from vivavoce.api.connections import HttpConnection, SocketConnection
 from vivavoce.config import Settings
 from vivavoce.errors import SetupError
+from vivavoce.runtime import tracing
 from vivavoce.runtime.hub import Hub
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.stores.sql import SqlStore
@@ -27,10 +29,11 @@ from vivavoce.wire import protocol
 
 log = structlog.get_logger()
 
+RESERVED_DESCRIPTORS = 512
+"""Kept for audio files, the database and libraries."""
+
 MAX_FRAME_BYTES = 33 << 20
 """Largest frame taken: official clients resend up to 20 MB of audio as one base64 text frame."""
-
-PING_S = 20.0
 
 
 def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
@@ -39,9 +42,12 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
     Raises `SetupError` where the server cannot start.
     """
     _configure_logs(settings)
-    _raise_descriptor_limit()
+    HttpConnection.max_connections = min(settings.max_connections, _raise_descriptor_limit())
+    stop_tracing = tracing.enable() if settings.otel else None
     with _own_data_dir(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, on_ready))
+    if stop_tracing is not None:
+        stop_tracing()
 
 
 async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> None:
@@ -50,12 +56,12 @@ async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> 
         async with _open_hub(settings) as hub:
             config = uvicorn.Config(
                 create_app(hub, settings),
-                ws="websockets-sansio",
+                ws=SocketConnection,
                 ws_max_size=MAX_FRAME_BYTES,
-                ws_ping_interval=PING_S,
-                ws_ping_timeout=PING_S,
+                ws_ping_interval=settings.ping_interval,
+                ws_ping_timeout=settings.ping_interval,
                 ws_per_message_deflate=False,
-                http="httptools",
+                http=HttpConnection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -178,11 +184,12 @@ def _own_data_dir(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def _raise_descriptor_limit() -> None:
-    """Allow as many sockets and audio files as the system lets this user have."""
+def _raise_descriptor_limit() -> int:
+    """Allow as many sockets and audio files as the system lets this user have; give how many may be sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(hard - RESERVED_DESCRIPTORS, hard // 2)
 
 
 def _configure_logs(settings: Settings) -> None:
@@ -206,6 +213,13 @@ def _configure_logs(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # uvicorn's own lines would show the query of a socket's URL, and so its token.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # What libraries log is written like our own lines, but only what is serious: uvicorn's informative lines show the
+    # query of a socket's URL, and so its token.
+    handler = logging.StreamHandler(sys.stderr)
+    foreign = [structlog.stdlib.add_logger_name, *shared]
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=[remove_meta, *last])
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

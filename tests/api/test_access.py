@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -14,11 +15,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from vivavoce.api.access import Access, AccessMiddleware, new_key, require_safe_bind
+from vivavoce.api.access import Access, AccessMiddleware, Caller, new_key, require_safe_bind
 from vivavoce.api.errors import Unauthorized
 from vivavoce.api.origin import is_loopback_origin
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, SetupError
+from vivavoce.errors import NotAllowed, RateExceeded, SetupError
 from vivavoce.model import now
 from vivavoce.stores.sql import SqlStore
 
@@ -180,6 +181,32 @@ async def test_without_keys_only_pages_of_this_machine_may_call(store, origin, l
     assert preflight.status_code == (204 if local else 403)
     for answer in (plain, preflight):
         assert ("access-control-allow-origin" in answer.headers) is local
+
+
+async def test_a_key_brings_its_limits_or_the_servers(store):
+    """What a key was made with wins; nobody limits the one who needs no key."""
+    access = Access(store, Settings(key_max_sessions=7, key_rate=3))
+    assert await access.caller_of(None) == Caller(owner="local")
+    own, plain = new_key("own", max_sessions=0, rate=0.5), new_key("plain")
+    for record, _ in (own, plain):
+        await store.add_key(record)
+    assert await access.caller_of(own[1]) == Caller(owner=own[0].id, max_sessions=0, rate=0.5)
+    assert await access.caller_of(plain[1]) == Caller(owner=plain[0].id, max_sessions=7, rate=3)
+
+
+async def test_requests_beyond_a_rate_are_refused_at_once(store):
+    """A burst of ten seconds' worth passes; then it is an error instead of a wait, for that caller only."""
+    access = Access(store, Settings())
+    quick, slow = Caller(owner="quick", rate=5), Caller(owner="slow", rate=0.01)
+    for _ in range(50):
+        await access.count_request(quick)
+    with pytest.raises(RateExceeded, match="5 requests a second"):
+        await asyncio.gather(*[access.count_request(quick) for _ in range(50)])
+    await access.count_request(slow)
+    with pytest.raises(RateExceeded):
+        await access.count_request(slow)
+    for _ in range(1000):
+        await access.count_request(Caller(owner="local"))
 
 
 @pytest.mark.parametrize("foreign", [{"host": "evil.example"}, {"origin": "https://evil.example"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -18,11 +19,12 @@ import pytest
 import schemathesis
 from gladiaio_sdk.v2.live.generated_types import LiveV2InitResponse, LiveV2ListResponse, LiveV2Response
 
+from vivavoce.api import rest
 from vivavoce.api.access import new_key
 from vivavoce.api.app import create_app, docs_page
 from vivavoce.api.rest import FILE_PIECE_BYTES, MAX_INIT_BYTES, MAX_PAGE, MAX_PATCH_BYTES
 from vivavoce.config import Settings
-from vivavoce.errors import CapacityError, StoreError
+from vivavoce.errors import CapacityError, StoreError, Unavailable
 from vivavoce.events import StoredMessage
 from vivavoce.model import Kind, SessionRecord, Status, Utterance, Word, now
 from vivavoce.plugins import EngineInfo, Write
@@ -48,12 +50,13 @@ class StandInHub:
     )
     running: set[str] = field(default_factory=set)
     failure: Exception | None = None
+    reasons: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
     async def ready(self) -> None:
         pass
 
-    async def create(self, owner, request, custom_metadata, options) -> tuple[SessionRecord, str]:
+    async def create(self, owner, request, custom_metadata, options, *, most=None) -> tuple[SessionRecord, str]:
         if self.failure is not None:
             raise self.failure
         token = secrets.token_urlsafe()
@@ -72,6 +75,9 @@ class StandInHub:
 
     def is_running(self, session_id: str) -> bool:
         return session_id in self.running
+
+    async def obstacles(self) -> list[str]:
+        return self.reasons
 
 
 @pytest.fixture
@@ -200,6 +206,35 @@ async def test_a_full_server_says_so(client, hub):
     """429, which the SDKs retry."""
     hub.failure = CapacityError("no room for another session")
     assert_error(await client.post("/v2/live", json={}), 429, "no room")
+
+
+async def test_a_server_that_lags_or_stops_says_when_to_come_again(client, hub):
+    """503 rather than 429: it is not the caller's doing; and the reason is told."""
+    hub.failure = Unavailable("the server is overloaded (decode)")
+    answer = await client.post("/v2/live", json={})
+    assert_error(answer, 503, "overloaded (decode)")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_body_that_drips_is_given_up(client, monkeypatch):
+    """408, without waiting for the rest."""
+    monkeypatch.setattr(rest, "BODY_S", 0.05)
+
+    async def drips():
+        for _ in range(1000):
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    assert_error(await client.post("/v2/live", content=drips()), 408, "must not take longer")
+
+
+async def test_readiness_gives_its_reasons(client, hub):
+    """503 with why; liveness is another matter."""
+    assert (await client.get("/health/ready")).json() == {"health": "OK"}
+    hub.reasons = ["the server is stopping"]
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, hub.reasons)
+    assert (await client.get("/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -600,8 +635,12 @@ async def test_the_openapi_document_is_complete_and_loads_into_schemathesis(hub)
         "PATCH /v2/live/{session_id}",
         "DELETE /v2/live/{session_id}",
         "GET /v2/live/{session_id}/file",
+        "GET /v2/live/{session_id}/deliveries",
         "GET /health",
         "GET /v1/models",
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
     }
 
 

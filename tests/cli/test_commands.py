@@ -215,7 +215,7 @@ class TestTranscribe:
 
     def test_a_server_that_dies_is_one_line(self, environment, tmp_path):
         """Where the server is killed in mid-session, the command says so and ends."""
-        with serving(tmp_path / "data") as victim:
+        with serving(tmp_path / "data", exit_code=-signal.SIGKILL) as victim:
             arguments = ("transcribe", str(recording_path("two_cities")), "--pace", "realtime", "--server", victim.url)
             with running(environment, *arguments) as process:
                 assert process.stdout is not None
@@ -226,7 +226,6 @@ class TestTranscribe:
                 message = process.stderr.read().decode()
             assert message.startswith("vivavoce: the server")
             assert message.count("\n") == 1
-            victim.process.communicate()
 
     def test_a_terminal_shows_progress_and_partials(self, environment, server):
         """On a terminal the words are seen before they are final, and the progress of the audio below them."""

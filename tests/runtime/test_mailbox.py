@@ -6,7 +6,7 @@ import asyncio
 
 from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded, StoredMessage
 from vivavoce.model import Kind, Utterance, now
-from vivavoce.runtime.mailbox import MAX_WAITING, Ending, Mailbox
+from vivavoce.runtime.mailbox import MAX_WAITING, MAX_WAITING_CHARS, Ending, Mailbox
 
 
 def utterance(name: str) -> Utterance:
@@ -113,3 +113,52 @@ async def test_a_new_socket_hears_no_old_acknowledgments() -> None:
     mailbox.put(ack(9))
     mailbox.drop_acknowledgments()
     assert await taken(mailbox) == ["final"]
+
+
+async def test_a_mailbox_is_crowded_by_size_too() -> None:
+    """A few long messages weigh as much as many short ones; what is taken or replaced weighs nothing any more."""
+    mailbox = Mailbox()
+    mailbox.connected = True
+    long = "x" * (MAX_WAITING_CHARS // 2)
+    for _ in range(10):
+        mailbox.put(message(Partial(utterance=utterance("a")), long))
+        mailbox.put(message(Final(utterance=utterance("a")), "!"))
+        mailbox.put(message(AudioAccepted(start_byte=0, stop_byte=1, start_s=0, stop_s=0), long[1000:]))
+        assert not mailbox.crowded
+        assert isinstance(await mailbox.take(), str)
+        assert isinstance(await mailbox.take(), str)
+        assert isinstance(await mailbox.take(), str)
+    for _ in range(3):
+        mailbox.put(message(Final(utterance=utterance("a")), long))
+    assert mailbox.crowded
+
+
+async def test_a_reader_that_comes_back_is_not_blamed_for_what_it_finds() -> None:
+    """Otherwise it would be closed again before it could read; it is once it makes no headway either."""
+    mailbox = Mailbox()
+    for i in range(MAX_WAITING + 1):
+        mailbox.put(message(Final(utterance=utterance(str(i))), str(i)))
+    mailbox.expect_reader()
+    assert not mailbox.crowded
+    for i in range(MAX_WAITING + 1):
+        mailbox.put(message(Final(utterance=utterance(str(i))), str(i)))
+    assert mailbox.crowded
+
+
+async def test_what_is_repeated_is_not_blamed_on_the_reader_either() -> None:
+    """What the session sends again after a reconnect is part of what the reader finds, by count and by size."""
+    mailbox = Mailbox()
+    mailbox.expect_reader()
+    mailbox.held = True
+    text = "x" * (2 * MAX_WAITING_CHARS // MAX_WAITING)
+    mailbox.repeat(
+        StoredMessage(seq=seq, key=str(seq), at=0, kind=Kind.FINAL, created_at=now(), text=text)
+        for seq in range(MAX_WAITING + 1)
+    )
+    assert not mailbox.crowded
+    assert await mailbox.take() == text
+    mailbox.release()
+    for _ in range(2):
+        assert not mailbox.crowded
+        mailbox.put(message(Final(utterance=utterance("a")), "x" * (MAX_WAITING_CHARS // 2 + 1)))
+    assert mailbox.crowded

@@ -114,6 +114,7 @@ EXAMPLES = [
             },
         },
     ),
+    (ev.SessionStarted(), {"type": "start_session"}),
     (ev.SessionEnded(), {"type": "end_session"}),
     (
         ev.Problem(code="session_timeout", message="the session reached its maximum duration"),

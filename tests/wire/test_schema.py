@@ -282,6 +282,22 @@ def test_the_effective_request_is_a_fixed_point(lossless):
             {"post_processing": {"summarization_config": {"type": "long"}}},
             "post_processing.summarization_config.type must be one of the following values: general, bullet_points",
         ),
+        (
+            {"realtime_processing": {"custom_vocabulary_config": {"vocabulary": ["a"] * 1001}}},
+            "realtime_processing.custom_vocabulary_config.vocabulary must not contain more than 1000 entries",
+        ),
+        (
+            {
+                "realtime_processing": {
+                    "custom_vocabulary_config": {"vocabulary": ["a", {"value": "b", "pronunciations": ["c" * 9_999]}]}
+                }
+            },
+            "realtime_processing.custom_vocabulary_config.vocabulary must not be longer than 10000 characters in all",
+        ),
+        (
+            {"realtime_processing": {"custom_spelling_config": {"spelling_dictionary": {"a": ["b" * 10_000]}}}},
+            "realtime_processing.custom_spelling_config.spelling_dictionary must not be longer than 10000 characters",
+        ),
         ({"callback_config": {"url": "ftp://example.org"}}, "callback_config.url must be an http or https URL"),
         ({"callback_config": {"url": "not a url"}}, "callback_config.url must be an http or https URL"),
         ({"xyz": 1}, "xyz must not be given: no such field"),

@@ -9,17 +9,21 @@ the first key on, a key is needed (also when all are revoked), and any origin ma
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from aiolimiter import AsyncLimiter
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from vivavoce.api.errors import REQUEST_ID, Unauthorized, error_response
 from vivavoce.api.origin import host_of, is_loopback, is_loopback_origin
-from vivavoce.errors import NotAllowed, SetupError
+from vivavoce.errors import NotAllowed, RateExceeded, SetupError
 from vivavoce.model import ApiKey, now
+from vivavoce.runtime import metrics
+from vivavoce.runtime.callbacks import SERVER_OWNER
 from vivavoce.runtime.hub import hash_of
 
 if TYPE_CHECKING:
@@ -31,14 +35,35 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 KEY_HEADER = "x-gladia-key"
-LOCAL_OWNER = "local"
+LOCAL_OWNER = SERVER_OWNER
 """Owner of the sessions that were made while no key existed."""
 
 
-def new_key(name: str) -> tuple[ApiKey, str]:
+BURST_S = 10.0
+"""A caller that was quiet may spend the requests of this many seconds at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, and how much of the server is theirs; None is any amount."""
+
+    owner: str
+    max_sessions: int | None = None
+    rate: float | None = None
+
+
+def new_key(name: str, *, max_sessions: int | None = None, rate: float | None = None) -> tuple[ApiKey, str]:
     """Make an API key: the record to store, and the key itself (256 random bits), which is never seen again."""
     secret = f"vv_{secrets.token_urlsafe(32)}"
-    return ApiKey(id=secrets.token_hex(6), name=name, key_hash=hash_of(secret), created_at=now()), secret
+    key = ApiKey(
+        id=secrets.token_hex(6),
+        name=name,
+        key_hash=hash_of(secret),
+        created_at=now(),
+        max_sessions=max_sessions,
+        rate=rate,
+    )
+    return key, secret
 
 
 def require_safe_bind(settings: Settings, *, keys_exist: bool) -> None:
@@ -57,6 +82,7 @@ class Access:
         self._store = store
         self._settings = settings
         self._keys_exist = False
+        self._limiters: dict[str, AsyncLimiter] = {}
 
     async def keys_exist(self) -> bool:
         """Tell whether a key was ever created; keys are revoked but never removed, so yes is for good."""
@@ -66,14 +92,36 @@ class Access:
 
     async def owner_of(self, key: str | None) -> str:
         """Give the owner of what a caller makes and sees; raises `Unauthorized` (401)."""
+        return (await self.caller_of(key)).owner
+
+    async def caller_of(self, key: str | None) -> Caller:
+        """Give the caller with this key; without any keys, the one on this machine, who may do as the machine can."""
         if not await self.keys_exist():
-            return LOCAL_OWNER
+            return Caller(owner=LOCAL_OWNER)
         if not key:
             raise Unauthorized("no gladia key provided")
         found = await self._store.key_by_hash(hash_of(key))
         if found is None:
             raise Unauthorized("gladia key not found")
-        return found.id
+        most, rate = found.max_sessions, found.rate
+        return Caller(
+            owner=found.id,
+            max_sessions=self._settings.key_max_sessions if most is None else most,
+            rate=self._settings.key_rate if rate is None else rate,
+        )
+
+    async def count_request(self, caller: Caller) -> None:
+        """Count a request against its caller's rate; raises `RateExceeded` at once where there have been too many."""
+        if caller.rate is None:
+            return
+        limiter = self._limiters.get(caller.owner)
+        if limiter is None:
+            burst = max(caller.rate * BURST_S, 1.0)
+            limiter = self._limiters[caller.owner] = AsyncLimiter(burst, burst / caller.rate)
+        if not limiter.has_capacity():
+            metrics.REFUSALS.labels("key_rate").inc()
+            raise RateExceeded(f"this key may make {caller.rate:g} requests a second")
+        await limiter.acquire()
 
     async def check_reach(self, headers: Headers) -> None:
         """Raise `NotAllowed` where, without keys, a request did not clearly start on this machine."""

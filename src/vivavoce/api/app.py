@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from vivavoce import __version__
 from vivavoce.api.access import Access, AccessMiddleware
 from vivavoce.api.errors import ErrorBoundary, on_error
+from vivavoce.api.operate import Observe
+from vivavoce.api.operate import router as operate_router
 from vivavoce.api.rest import request_schemas, router
 from vivavoce.api.socket import live_socket
 from vivavoce.errors import VivavoceError
@@ -58,11 +60,13 @@ def create_app(hub: Sessions, settings: Settings) -> FastAPI:
     for kind in (VivavoceError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, on_error)
     app.include_router(router)
+    app.include_router(operate_router)
     app.add_api_websocket_route("/v2/live", live_socket)
     app.add_api_route("/docs", lambda: HTMLResponse(docs_page(app.openapi())), include_in_schema=False)
     # The one added last is the outermost.
     app.add_middleware(ErrorBoundary)
     app.add_middleware(AccessMiddleware, access=access)
+    app.add_middleware(Observe)
     return app
 
 

@@ -18,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from vivavoce.errors import NotAllowed, RequestError, VivavoceError
+from vivavoce.errors import CapacityError, NotAllowed, RequestError, VivavoceError
 from vivavoce.model import now
 from vivavoce.wire.result import timestamp
 
@@ -41,7 +41,10 @@ STATUSES = {
     "unknown_session": HTTPStatus.NOT_FOUND,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unsupported": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "slow_body": HTTPStatus.REQUEST_TIMEOUT,
     "capacity": HTTPStatus.TOO_MANY_REQUESTS,
+    "rate": HTTPStatus.TOO_MANY_REQUESTS,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "plugin_error": HTTPStatus.SERVICE_UNAVAILABLE,
     "engine_error": HTTPStatus.SERVICE_UNAVAILABLE,
     "store_error": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -59,6 +62,12 @@ class BodyTooLarge(RequestError):
     """A request body beyond its limit."""
 
     code = "body_too_large"
+
+
+class SlowBody(RequestError):
+    """A request body that does not come to its end in time."""
+
+    code = "slow_body"
 
 
 def request_id(scope: Scope) -> str:
@@ -80,7 +89,10 @@ def error_response(scope: Scope, error: Exception) -> JSONResponse:
     }
     if status == HTTPStatus.BAD_REQUEST and problems:
         body["validation_errors"] = list(problems)
-    return JSONResponse(body, status, headers={REQUEST_ID: request_id(scope)})
+    headers = {REQUEST_ID: request_id(scope)}
+    if isinstance(error, CapacityError):
+        headers["retry-after"] = str(error.retry_after_s)
+    return JSONResponse(body, status, headers=headers)
 
 
 async def on_error(request: Request, error: Exception) -> JSONResponse:
@@ -129,8 +141,8 @@ def _described(scope: Scope, error: Exception) -> tuple[HTTPStatus, str, Sequenc
             return HTTPStatus(error.status_code), str(error.detail), ()
         case RequestValidationError():
             return HTTPStatus.BAD_REQUEST, INVALID, [_problem(detail) for detail in error.errors()]
-        case VivavoceError() if (status := STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)) < 500:  # noqa: PLR2004
-            return status, str(error), getattr(error, "problems", ())
+        case CapacityError() | RequestError() if error.code in STATUSES:
+            return STATUSES[error.code], str(error), getattr(error, "problems", ())
         case VivavoceError() if error.code in STATUSES:
             # Without its traceback: a database's own error may quote the rows it was given.
             cause = type(error.__cause__).__name__

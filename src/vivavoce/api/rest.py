@@ -20,22 +20,29 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import from_json
 
 from vivavoce import __version__
-from vivavoce.api.access import KEY_HEADER
-from vivavoce.api.errors import INVALID, BodyTooLarge
+from vivavoce.api.access import KEY_HEADER, Access, Caller
+from vivavoce.api.errors import INVALID, BodyTooLarge, SlowBody
 from vivavoce.api.origin import public_origin
-from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession
-from vivavoce.model import SessionOptions, SessionRecord, Status
+from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession, Unsupported
+from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status
 from vivavoce.plugins import AudioFiles, EngineInfo, Store
-from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
+from vivavoce.runtime.outbound import Refusal, names_private_address, parse_url
+from vivavoce.wire.bodies import DeliveriesBody, ErrorBody, InitResponse, SessionBody, SessionList
 from vivavoce.wire.result import session_body, timestamp
 from vivavoce.wire.schema import Capabilities, InitRequest, audio_format, parse_request
 from vivavoce.wire.wav import wav_header
 
 MAX_INIT_BYTES = 1 << 20
 MAX_PATCH_BYTES = 100 << 10
+BODY_S = 30.0
+"""How long a body may take; clients give up after ten seconds."""
 MAX_PAGE = 100
 """Sessions of one page; each comes with its whole result, so larger pages would weigh many megabytes."""
+MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
+
+FEATURES = frozenset({"callback"})
+"""What every installation has, whatever its engine."""
 
 _FINISHED = {Status.DONE, Status.ERROR}
 
@@ -64,8 +71,10 @@ class Sessions(Protocol):
         request: Mapping[str, Any],
         custom_metadata: Mapping[str, Any] | None,
         options: SessionOptions,
+        *,
+        most: int | None,
     ) -> tuple[SessionRecord, str]:
-        """Make a session and give it with its socket token; raises `CapacityError`."""
+        """Make a session and give it with its socket token; raises `CapacityError`, also for one beyond `most`."""
 
     def is_running(self, session_id: str) -> bool:
         """Tell whether this process works on the session."""
@@ -80,10 +89,20 @@ def hub_of(request: Request) -> Sessions:
 _key = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Not needed while no key exists.")
 
 
-async def owner_of(request: Request, key: Annotated[str | None, Depends(_key)]) -> str:
-    """Give the caller's identity; raises 401."""
-    owner: str = await request.app.state.access.owner_of(key)
-    return owner
+async def caller_of(request: Request, key: Annotated[str | None, Depends(_key)]) -> Caller:
+    """Give the caller and count the request; raises 401 and 429."""
+    access: Access = request.app.state.access
+    caller = await access.caller_of(key)
+    await access.count_request(caller)
+    return caller
+
+
+CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+async def owner_of(caller: CallerOf) -> str:
+    """Give the caller's identity."""
+    return caller.owner
 
 
 Hub = Annotated[Sessions, Depends(hub_of)]
@@ -138,19 +157,36 @@ router = APIRouter(redirect_slashes=False)
     "/v2/live",
     status_code=201,
     summary="Create a session",
-    responses={201: {"model": InitResponse}, **_errors(400, 401, 413, 422, 429)},
+    responses={201: {"model": InitResponse}, **_errors(400, 401, 413, 422, 429, 503)},
     openapi_extra={"parameters": [_REGION], **_json_body({"$ref": REQUEST_REF.format(model="InitRequest")})},
 )
-async def create_session(request: Request, owner: Owner, hub: Hub) -> JSONResponse:
+async def create_session(request: Request, caller: CallerOf, hub: Hub) -> JSONResponse:
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
     raw = await _read_body(request, MAX_INIT_BYTES)
     await hub.ready()
-    capabilities = Capabilities(languages=hub.engine_info.languages)
+    capabilities = Capabilities(languages=hub.engine_info.languages, features=FEATURES)
     parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
-    record, token = await hub.create(owner, parsed.request, parsed.custom_metadata, parsed.options)
+    if parsed.options.callback_url is not None and not request.app.state.settings.allow_private_callbacks:
+        _require_public(parsed.options.callback_url)
+    record, token = await hub.create(
+        caller.owner, parsed.request, parsed.custom_metadata, parsed.options, most=caller.max_sessions
+    )
     origin = public_origin(request, request.app.state.settings)
     url = f"ws{origin.removeprefix('http')}/v2/live?{urlencode({'token': token})}"
     return JSONResponse({"id": record.id, "created_at": timestamp(record.created_at), "url": url}, 201)
+
+
+def _require_public(callback_url: str) -> None:
+    """Refuse what can be told to be private at once; names are looked up when something is posted to them."""
+    try:
+        private = names_private_address(parse_url(callback_url))
+    except Refusal:
+        raise InvalidConfig(INVALID, ["callback_config.url must be an http or https URL"]) from None
+    if private:
+        raise Unsupported(
+            "callback_config.url: this server posts to public addresses only; name one, or start vivavoce with "
+            "--allow-private-callbacks"
+        )
 
 
 def _moment(value: object) -> object:
@@ -351,6 +387,31 @@ async def _pieces(audio: AudioFiles, record: SessionRecord, header: bytes, size:
         yield piece
 
 
+@router.get(
+    "/v2/live/{session_id}/deliveries",
+    summary="Tell how a session's callbacks and webhooks stand",
+    responses={200: {"model": DeliveriesBody}, **_errors(401, 404)},
+)
+async def read_deliveries(record: Session, hub: Hub) -> DeliveriesBody:
+    """Count what was posted, what waits and what was given up, and say why; not part of the original API."""
+    report = await hub.store.delivery_report(record.id, MAX_DEAD_LETTERS)
+    counts = {
+        lane.value: {state.value: report.counts.get((lane, state), 0) for state in DeliveryState} for lane in Lane
+    }
+    letters = [
+        {
+            "id": letter.id,
+            "lane": letter.lane.value,
+            "event": letter.event,
+            "created_at": timestamp(letter.created_at),
+            "attempts": letter.attempts,
+            "reason": letter.reason,
+        }
+        for letter in report.dead
+    ]
+    return DeliveriesBody.model_validate({**counts, "dead_letters": letters})
+
+
 @router.get("/health", summary="Tell that the server is up", responses=_errors())
 @router.head("/health", include_in_schema=False)
 async def health() -> dict[str, str]:
@@ -367,12 +428,16 @@ async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    """Read the body; raises `BodyTooLarge` without reading on."""
+    """Read the body; raises `BodyTooLarge` or `SlowBody` without reading on."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise BodyTooLarge(f"the body must not be larger than {limit} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise BodyTooLarge(f"the body must not be larger than {limit} bytes")
+    except TimeoutError:
+        raise SlowBody(f"the body must not take longer than {BODY_S:g} s") from None
     return bytes(body)
 
 

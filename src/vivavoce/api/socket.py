@@ -10,6 +10,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vivavoce.events import AudioRefused, Problem
+from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.runtime.session import Connection, Session
 from vivavoce.wire.live import AudioChunk, BadChunk, BadMessage, CloseCode, StopRecording, receive
@@ -32,6 +33,7 @@ async def live_socket(websocket: WebSocket) -> None:
     # Accepted even if unknown: clients retry a refused handshake, but stop at a 44xx.
     await websocket.accept()
     if session is None:
+        metrics.SOCKETS_CLOSED.labels("unknown").inc()
         await websocket.close(CloseCode.UNKNOWN_SESSION, "no running session has this token")
         return
     ordered: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -41,6 +43,7 @@ async def live_socket(websocket: WebSocket) -> None:
             ordered.set_result(ending)
 
     connection = await session.connect(order)
+    log.info("socket opened", session=session.id)
     reader = asyncio.create_task(_read(websocket, session, connection), name=f"read-{session.id}")
     writer = asyncio.create_task(_write(websocket, session), name=f"write-{session.id}")
     ends: set[asyncio.Future[Any]] = {reader, writer, ordered}
@@ -51,12 +54,15 @@ async def live_socket(websocket: WebSocket) -> None:
             code = reader.result()
         else:
             ending = ordered.result() if ordered.done() else writer.result()
+            metrics.SOCKETS_CLOSED.labels(ending.name.lower()).inc()
+            writer.cancel()  # what it still holds must not come after the close
             code = await _close(websocket, ending)
     finally:
         reader.cancel()
         writer.cancel()
         await asyncio.gather(reader, writer, return_exceptions=True)
         session.disconnect(connection, code)
+        log.info("socket closed", session=session.id, code=code)
 
 
 async def _read(websocket: WebSocket, session: Session, connection: Connection) -> int:

@@ -317,3 +317,18 @@ def stored_result(client: LiveV2Client, session_id: str) -> LiveV2Response:
     """Give a session as the server stored it; raises `ServerError`, also where it has no result."""
     with clear_errors():
         return client.get(session_id)
+
+
+def deliveries_of(url: str, key: str | None, session_id: str) -> dict[str, Any]:
+    """Tell how a session's callbacks and webhooks stand; nothing where the server does not know such a thing."""
+    import httpx
+
+    base = (url if "://" in url else f"http://{url}").rstrip("/")
+    try:
+        answer = httpx.get(
+            f"{base}/v2/live/{session_id}/deliveries", headers={"x-gladia-key": key or "none"}, timeout=10
+        )
+        report = answer.json() if answer.status_code == httpx.codes.OK else {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Create, list and revoke API keys. Once there is one, every caller needs one.",
+    help="Create, list and revoke API keys, renew signing secrets. Once there is a key, every caller needs one.",
     epilog="Example: vivavoce keys create --name phones",
     no_args_is_help=True,
 )
@@ -34,22 +34,35 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="T
 @app.command(epilog="Example: export GLADIA_API_KEY=$(vivavoce keys create --name phones)")
 def create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    max_sessions: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Sessions at once; the server's setting by default.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="R", help="Requests a second; the server's setting by default."),
+    ] = None,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
     """Create a key; it is shown this once and kept only as a hash.
 
-    Standard output is the key and nothing else. A running server honours it at once.
+    Standard output is the key and nothing else; the secret that signs its callbacks goes to standard error. A running
+    server honours the key at once.
     """
     from vivavoce.api.access import new_key
+    from vivavoce.runtime.callbacks import new_secret
+
+    signing = new_secret()
 
     async def add() -> tuple[ApiKey, str]:
-        key, secret = new_key(name)
+        key, secret = new_key(name, max_sessions=max_sessions, rate=rate)
         async with _store(data_dir, config) as store:
             await store.add_key(key)
+            await store.rotate_secret(key.id, signing, key.created_at, key.created_at)
         return key, secret
 
     key, secret = asyncio.run(add())
+    typer.echo(f"callbacks of key {key.id} are signed with {signing}, which is not shown again", err=True)
     typer.echo(f"key {key.id}: keep what follows, it is not shown again", err=True)
     typer.echo(secret)
 
@@ -67,7 +80,13 @@ def list_keys(data_dir: DataDir = None, config: Config = None) -> None:
         typer.echo("no keys: the server listens on loopback only and asks for none", err=True)
     for key in found:
         state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "valid"
-        typer.echo(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {state:<24}  {key.name}".rstrip())
+        line = f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {state:<24}  {_limits(key):<24}  {key.name}"
+        typer.echo(line.rstrip())
+
+
+def _limits(key: ApiKey) -> str:
+    sessions = f"{key.max_sessions} sessions" if key.max_sessions is not None else ""
+    return ", ".join(filter(None, [sessions, f"{key.rate:g}/s" if key.rate is not None else ""]))
 
 
 @app.command(epilog="Example: vivavoce keys revoke ID   # as `vivavoce keys list` shows it")
@@ -86,6 +105,41 @@ def revoke(
     if not asyncio.run(withdraw()):
         raise VivavoceError(f"there is no valid key with the id {key_id}: see `vivavoce keys list`")
     typer.echo(f"key {key_id} is revoked", err=True)
+
+
+@app.command(epilog="Example: vivavoce keys rotate-secret ID   # as `vivavoce keys list` shows it")
+def rotate_secret(
+    owner: Annotated[
+        str,
+        typer.Argument(
+            metavar="[ID]",
+            help="The key's id; without it, the server's own secret: of webhooks, and of keyless sessions.",
+        ),
+    ] = "",
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Make a new secret for signing callbacks; it is shown this once.
+
+    Standard output is the secret and nothing else. For a day, deliveries carry a signature by the old secret, too.
+    """
+    from vivavoce.model import now
+    from vivavoce.runtime.callbacks import OLD_SECRET_VALID, SERVER_OWNER, new_secret
+
+    signing = new_secret()
+
+    async def renew() -> bool:
+        async with _store(data_dir, config) as store:
+            known = {key.id for key in await store.keys() if key.revoked_at is None}
+            if owner and owner not in known:
+                return False
+            await store.rotate_secret(owner or SERVER_OWNER, signing, now(), now() + OLD_SECRET_VALID)
+            return True
+
+    if not asyncio.run(renew()):
+        raise VivavoceError(f"there is no valid key with the id {owner}: see `vivavoce keys list`")
+    typer.echo("the new secret follows; keep it, it is not shown again", err=True)
+    typer.echo(signing)
 
 
 @asynccontextmanager

@@ -148,6 +148,7 @@ def _for_one_caller(settings: Settings, directory: Path) -> Settings:
             "public_url": None,
             "trusted_proxies": (),
             "allowed_hosts": (),
+            "webhook_url": None,
         }
     )
 

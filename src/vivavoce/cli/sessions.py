@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vivavoce.cli import formats
-from vivavoce.cli.client import Key, clear_errors, connect, stored_result
+from vivavoce.cli.client import Key, clear_errors, connect, deliveries_of, stored_result
 from vivavoce.cli.formats import Format
 
 if TYPE_CHECKING:
@@ -66,8 +67,26 @@ def show(
     server: RunningServer = LOCAL,
     key: Key = None,
 ) -> None:
-    """Show a session's transcript."""
-    sys.stdout.write(formats.render(stored_result(connect(server, key), session_id), wanted))
+    """Show a session's transcript; on standard error, how its callbacks stand."""
+    client = connect(server, key)
+    try:
+        sys.stdout.write(formats.render(stored_result(client, session_id), wanted))
+    finally:
+        for line in _delivery_lines(deliveries_of(server, key, session_id)):
+            typer.echo(line, err=True)
+
+
+def _delivery_lines(report: dict[str, Any]) -> Iterator[str]:
+    for lane in ("callback", "webhook"):
+        counts = report.get(lane, {})
+        if any(counts.values()):
+            shown = ", ".join(f"{counts[state]} {state}" for state in ("delivered", "waiting", "dead"))
+            yield f"{lane}s: {shown}"
+    for letter in report.get("dead_letters", []):
+        yield (
+            f"dead letter {letter['id']}: {letter['lane']} {letter['event']} of {letter['created_at']}, "
+            f"{letter['attempts']} attempts: {letter['reason']}"
+        )
 
 
 @app.command(epilog="Example: vivavoce sessions delete ID")

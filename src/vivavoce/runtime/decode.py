@@ -13,13 +13,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from vivavoce.errors import EngineError
 from vivavoce.model import Clip, Hypothesis
 from vivavoce.plugins import Engine
+from vivavoce.runtime import metrics
 from vivavoce.runtime.isolated import IsolatedAligner
 
 log = structlog.get_logger()
@@ -35,6 +36,12 @@ class Request:
     clip: Clip
     answer: Callable[[Hypothesis | None, float], None]
     late: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def kind(self) -> str:
+        """What the clip is decoded for, as metrics and traces name it."""
+        return "final" if self.clip.final else "partial"
 
 
 class DecodePool:
@@ -50,6 +57,17 @@ class DecodePool:
         self._work = asyncio.Event()
         self._resting = threads
         self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
+
+    @property
+    def waiting(self) -> dict[str, float]:
+        """How many requests wait, by kind."""
+        return {"final": len(self._finals), "partial": len(self._partials), "late": len(self._late)}
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest live final that waits has been waiting; late requests wait by design."""
+        oldest = next(iter(self._finals), None)
+        return time.monotonic() - oldest.asked_at if oldest is not None else 0.0
 
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
@@ -106,11 +124,15 @@ class DecodePool:
             hypotheses = await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.transcribe, clips)
         except Exception as error:
             known = isinstance(error, EngineError)
-            log.error("decoding failed", clips=len(batch), error=type(error).__name__, exc_info=not known)
+            sessions = sorted({request.clip.key.partition("/")[0] for request in batch})
+            log.error("decoding failed", sessions=sessions, error=type(error).__name__, exc_info=not known)
+            metrics.DECODE_FAILURES.inc()
             for request in batch:
                 request.answer(None, 0.0)
             return
         spent_s = (time.perf_counter() - started) / len(batch)
+        metrics.DECODE_SECONDS.labels(batch[0].kind).observe(spent_s * len(batch))
+        metrics.DECODE_BATCH.labels(batch[0].kind).observe(len(batch))
         for request, hypothesis in zip(batch, hypotheses, strict=True):
             if request.clip.final and hypothesis.words and self._aligner is not None:
                 task = asyncio.create_task(self._align(request, hypothesis, spent_s), name="align")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,19 +16,25 @@ from typing import Any
 import structlog
 
 from vivavoce.config import Settings
-from vivavoce.errors import CapacityError
-from vivavoce.model import SessionOptions, SessionRecord, Status, now
+from vivavoce.errors import StoreError, Unavailable
+from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
+from vivavoce.runtime import metrics
+from vivavoce.runtime.admission import Admission, Load
+from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
-from vivavoce.runtime.session import Parts, Past, Session, Wire
+from vivavoce.runtime.retention import Retention
+from vivavoce.runtime.session import STATES, Parts, Past, Session, Wire
 
 log = structlog.get_logger()
 
 EARS = 2
 """Threads for reading, resampling and voice activity: short work that must not wait behind decoding."""
+
+STORE_ANSWERS_S = 2.0
 
 
 def hash_of(secret: str) -> str:
@@ -42,8 +50,14 @@ class Hub:
         self._sessions: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._starting = 0
         self._closing = False
+        self._load = Load(self._pool, parts.journal, parts.ears)
+        self._admission = Admission(parts.settings, self._load)
+        days = parts.settings.retention_days
+        self._retention = (
+            None if days is None else Retention(days, parts.store, parts.audio, may_forget=self.may_forget)
+        )
+        self._unwatch = metrics.watch(self._gauges)
 
     @classmethod
     async def open(cls, settings: Settings, *, store: Store, audio: AudioFiles, wire: Wire) -> Hub:
@@ -57,12 +71,15 @@ class Hub:
             store=store,
             audio=audio,
             journal=Journal(store, audio),
+            courier=Courier(store, settings),
             models=models,
             ears=ThreadPoolExecutor(EARS, thread_name_prefix="ears"),
             wire=wire,
         )
         hub = cls(parts)
         await hub._reopen()
+        parts.courier.on_settled = hub._left
+        await parts.courier.open()
         return hub
 
     async def ready(self) -> None:
@@ -89,18 +106,47 @@ class Hub:
         session = self._sessions.get(session_id)
         return session is not None and not session.over
 
+    async def may_forget(self, session_id: str) -> bool:
+        """Say whether nobody needs what is stored of a session that is over."""
+        if session_id in self._sessions:
+            return False
+        report = await self.store.delivery_report(session_id, 0)
+        return not any(report.counts.get((lane, DeliveryState.WAITING)) for lane in Lane)
+
+    async def obstacles(self) -> list[str]:
+        """Say why no sessions should be sent here now; nothing where they may.
+
+        Load is not among the reasons: sockets of sessions that are here must still find their way.
+        """
+        settings = self._parts.settings
+        found = ["the server is stopping"] if self._closing else []
+        if (await asyncio.to_thread(shutil.disk_usage, settings.data_dir)).free < settings.min_free_disk << 20:
+            found.append("the disk is nearly full")
+        try:
+            async with asyncio.timeout(STORE_ANSWERS_S):
+                await self.store.session("")
+        except (StoreError, TimeoutError):
+            found.append("the store does not answer")
+        if self._parts.journal.oldest_s > settings.overload_delay:
+            found.append("the store takes no writes")
+        return found
+
     async def create(
         self,
         owner: str,
         request: Mapping[str, Any],
         custom_metadata: Mapping[str, Any] | None,
         options: SessionOptions,
+        *,
+        most: int | None = None,
     ) -> tuple[SessionRecord, str]:
-        """Make a session and its socket token; raises `CapacityError` when there is no room."""
+        """Make a session and its socket token; raises `CapacityError` when there is no room.
+
+        An owner may have `most` sessions at once, any number where that is None.
+        """
         if self._closing:
-            raise CapacityError("the server is stopping")
-        if len(self._sessions) + self._starting >= self._parts.settings.max_sessions:
-            raise CapacityError(f"all {self._parts.settings.max_sessions} sessions of this server are taken")
+            raise Unavailable("the server is stopping")
+        self._admission.admit(owner, most)
         token = secrets.token_urlsafe(32)
         record = SessionRecord(
             id=str(uuid.uuid4()),
@@ -111,12 +157,15 @@ class Hub:
             request=request,
             custom_metadata=custom_metadata,
         )
-        self._starting += 1
         try:
-            await self.store.add_session(record)
-        finally:
-            self._starting -= 1
-        self._begin(record, Session(record, options, self._parts))
+            session = Session(record, options, self._parts)
+            opening = session.opening(record.created_at)
+            await self.store.add_session(record, opening)
+        except BaseException:
+            self._admission.leave(owner)
+            raise
+        self._begin(record, session)
+        self._parts.courier.wake(record.id, opening)
         log.info("session created", session=record.id)
         return record, token
 
@@ -144,7 +193,12 @@ class Hub:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._unwatch()
+        if self._retention is not None:
+            await self._retention.close()
+        await self._load.close()
         await self._parts.journal.close()
+        await self._parts.courier.close()
         (models,) = await asyncio.gather(self._parts.models, return_exceptions=True)
         if isinstance(models, Models):
             await models.close()
@@ -161,7 +215,43 @@ class Hub:
             # While the server stops, a resting session still takes its client's audio for the next process.
             if not self._closing:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
+                self._admission.leave(record.owner)
+                self._left(record.id)
             log.info("session left", session=record.id)
+
+    def _left(self, session_id: str) -> None:
+        """Take note that somebody is done with a session."""
+        if self._retention is not None and session_id not in self._sessions:
+            self._retention.look()
+
+    def _pool(self) -> DecodePool | None:
+        """Give the pool, None while the models are not loaded."""
+        models = self._parts.models
+        loaded = models.done() and not models.cancelled() and models.exception() is None
+        return models.result().pool if loaded else None
+
+    def _gauges(self) -> Iterator[metrics.Gauge]:
+        sessions = list(self._sessions.values())
+        states = Counter(dict.fromkeys(STATES, 0))
+        states.update(session.state for session in sessions)
+        yield metrics.Gauge(name="sessions", text="Sessions by state.", values=dict(states), label="state")
+        speakers = sum(session.speakers for session in sessions)
+        yield metrics.Gauge(name="active_speakers", text="Channels with speech now.", values={"": speakers})
+        unheard_s = sum(session.unheard_s for session in sessions)
+        yield metrics.Gauge(
+            name="audio_unheard_seconds", text="Audio that is durable and waits to be heard.", values={"": unheard_s}
+        )
+        pool = self._pool()
+        waiting = {**(pool.waiting if pool is not None else {}), "journal": self._parts.journal.waiting}
+        yield metrics.Gauge(
+            name="queue_length", text="What waits: clips to decode, by kind, and writes.", values=waiting, label="queue"
+        )
+        yield metrics.Gauge(
+            name="delay_seconds",
+            text="How long the oldest of it has waited, and how long hearing takes to begin.",
+            values=self._load.delays_s,
+            label="part",
+        )
 
     async def _reopen(self) -> None:
         """Take up the sessions that an earlier process left unfinished; their clients may come back at once."""
@@ -188,7 +278,9 @@ class Hub:
             controls=await store.controls(record.id),
             snapshots=await store.snapshots(record.id),
         )
-        self._begin(record, Session(record, self._parts.wire.options_of(record.request), self._parts, past))
+        session = Session(record, self._parts.wire.options_of(record.request), self._parts, past)
+        self._admission.enter(record.owner)
+        self._begin(record, session)
         log.info("session taken up", session=record.id)
 
 

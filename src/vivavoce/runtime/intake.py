@@ -14,6 +14,7 @@ from functools import partial
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Write
+from vivavoce.runtime import metrics
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.resume import Overlap
 
@@ -104,6 +105,7 @@ class Intake:
 
     def _resume(self, start: int, fresh: bytes) -> None:
         self._resumed = True
+        metrics.RESUMES_AMBIGUOUS.inc(self._overlap.guessed)
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
         self._proven(start)

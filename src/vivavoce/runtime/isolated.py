@@ -79,6 +79,10 @@ class IsolatedAligner:
             lost = True
             worker.discard(kill=isinstance(error, TimeoutError))
             _log.warning("aligner_lost", reason=type(error).__name__, audio_s=audio_s)
+        except asyncio.CancelledError:
+            # Closing cancels what the worker has not begun; anything else is the caller's own end.
+            if not self._closed:
+                raise
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a final goes out all the same
             _log.warning("alignment_failed", reason=type(error).__name__, audio_s=audio_s)
         finally:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.runtime import metrics
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ class _Entry:
     write: Write
     audio: bytes
     then: Then
+    at: float = field(default_factory=time.monotonic)
 
 
 class Journal:
@@ -42,6 +44,7 @@ class Journal:
         self._database = store
         self._audio = audio
         self._waiting: list[_Entry] = []
+        self._committing: list[_Entry] = []
         self._some = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="journal")
 
@@ -53,6 +56,17 @@ class Journal:
         """
         self._waiting.append(_Entry(write=write, audio=audio, then=then))
         self._some.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are neither durable nor failed yet."""
+        return len(self._committing) + len(self._waiting)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest of them has been waiting."""
+        oldest = next(iter(self._committing or self._waiting), None)
+        return time.monotonic() - oldest.at if oldest is not None else 0.0
 
     async def settle(self, session_id: str) -> None:
         """Return when all that was queued before is durable or has failed."""
@@ -71,14 +85,18 @@ class Journal:
             await self._some.wait()
             self._some.clear()
             group, self._waiting = self._waiting, []
+            self._committing = group
             try:
                 failures = await self._commit(group)
             except Exception as error:
                 log.exception("a journal round failed")
                 failure = StoreError(f"{type(error).__name__} in the journal")
                 failures = {entry.write.session_id: failure for entry in group}
+            self._committing = []
             for entry in group:
                 entry.then(failures.get(entry.write.session_id))
+                if entry.audio and entry.write.session_id not in failures:
+                    metrics.ACK_SECONDS.observe(time.monotonic() - entry.at)
 
     async def _commit(self, group: list[_Entry]) -> dict[str, StoreError]:
         """Make a group durable; give the sessions of which nothing was kept."""

@@ -11,6 +11,7 @@ earliest sample that any of them needs; each channel's voice activity and decisi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from vivavoce.config import Settings
 from vivavoce.events import Event, Problem, SpeechEnded
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
+from vivavoce.runtime import metrics, tracing
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.speech.audio import FRAME, AudioDecoder
@@ -106,7 +108,12 @@ class Listener:
     @property
     def open(self) -> bool:
         """Whether an utterance is open on any channel."""
-        return any(channel.open for channel in self._channels)
+        return self.speakers > 0
+
+    @property
+    def speakers(self) -> int:
+        """On how many channels an utterance is open."""
+        return sum(channel.open for channel in self._channels)
 
     @property
     def settled(self) -> bool:
@@ -138,6 +145,7 @@ class Listener:
         start = self._decoder.at
         before = list(self._vads)
         samples, probabilities = await loop.run_in_executor(self._ears, self._perceive, start, decode)
+        metrics.AUDIO_HEARD.inc(samples.size / SAMPLE_RATE)
         for i, channel in enumerate(self._channels):
             # A channel that was restored further on has no use for what comes before.
             skip = min(max(channel.at - start, 0), samples.shape[1])
@@ -182,8 +190,13 @@ class Listener:
 
     def _on_answer(self, ask: Ask, hypothesis: Hypothesis | None, spent_s: float) -> None:
         self.decoding_s += spent_s
-        if self._asked.pop((ask.channel, ask.number), None) is None:
+        request = self._asked.pop((ask.channel, ask.number), None)
+        if request is None:
             return
+        metrics.ANSWER_SECONDS.labels(request.kind).observe(time.monotonic() - request.asked_at)
+        if request.clip.final:
+            metrics.SPEECH_TRANSCRIBED.inc(request.clip.duration_s)
+            tracing.utterance(self._session_id, ask.utterance, ask.channel, request, failed=hypothesis is None)
         if hypothesis is None and ask.final:
             problem = Problem(code="engine_error", message=f"utterance {ask.utterance} could not be transcribed")
             self._say(problem, None)

@@ -2,7 +2,8 @@
 
 It is bounded by what may be left out: of the partials of one utterance only the newest waits, acknowledgments that wait
 side by side become one, and while nobody is connected no partials are kept. Everything else always waits; `crowded`
-says that a reader is too slow for what must not be dropped.
+says that a reader is too slow for what must not be dropped, by count or by size. A reader that comes back to a long
+queue is measured by how much longer the queue gets.
 
 A message is in hand from `take` until the next `take`, which says that it was written; `release` puts back one whose
 socket was lost. What was written may still be lost on its way, so after a reconnect the session looks up what the
@@ -20,6 +21,8 @@ from enum import Enum
 from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
 
 MAX_WAITING = 4096
+MAX_WAITING_CHARS = 8 << 20
+"""Room for the two long messages at a session's end, 1 MB each, and then some."""
 
 
 class Ending(Enum):
@@ -51,6 +54,8 @@ class Mailbox:
         self._waiting: deque[_Letter] = deque()
         self._in_hand: _Letter | None = None
         self._ending: Ending | None = None
+        self._chars = 0
+        self._found = self._found_chars = 0
         self._some = asyncio.Event()
         self.written_to = written_to
         self.connected = False
@@ -59,7 +64,11 @@ class Mailbox:
     @property
     def crowded(self) -> bool:
         """Whether more waits than a reader that keeps up would ever leave."""
-        return len(self._waiting) > MAX_WAITING
+        return len(self._waiting) > self._found + MAX_WAITING or self._chars > self._found_chars + MAX_WAITING_CHARS
+
+    def expect_reader(self) -> None:
+        """Measure a new reader by what it finds."""
+        self._found, self._found_chars = len(self._waiting), self._chars
 
     @property
     def empty(self) -> bool:
@@ -82,15 +91,19 @@ class Mailbox:
             letter = _Letter(message.text, seq, partial_of=event.utterance.id)
         elif isinstance(event, AudioAccepted):
             if self.last_acknowledgment is not None:
-                self._waiting.pop()
+                self._chars -= len(self._waiting.pop().text)
             letter = _Letter(message.text, seq, ack=event)
         self._waiting.append(letter)
+        self._chars += len(letter.text)
         self._some.set()
 
     def repeat(self, messages: Iterable[StoredMessage]) -> None:
         """Queue messages that were written before, ahead of what waits, and hold nothing back any more."""
-        self._waiting.extendleft(reversed([_Letter(message.text, message.seq) for message in messages]))
+        letters = [_Letter(message.text, message.seq) for message in messages]
+        self._waiting.extendleft(reversed(letters))
+        self._chars += sum(len(letter.text) for letter in letters)
         self.held = False
+        self.expect_reader()
         self._some.set()
 
     def drop_acknowledgments(self) -> None:
@@ -99,6 +112,7 @@ class Mailbox:
         Pipecat's client takes the first acknowledgment on a socket for one of all that it has sent again there.
         """
         self._waiting = deque(letter for letter in self._waiting if letter.ack is None)
+        self._chars = sum(len(letter.text) for letter in self._waiting)
 
     def close(self, ending: Ending) -> None:
         """Let the reader close its socket once it has taken what waits."""
@@ -117,6 +131,7 @@ class Mailbox:
             assert self._ending is not None
             return self._ending
         self._in_hand = self._waiting.popleft()
+        self._chars -= len(self._in_hand.text)
         return self._in_hand.text
 
     def release(self) -> None:
@@ -124,10 +139,12 @@ class Mailbox:
         letter = self._in_hand
         if letter is not None and letter.partial_of is None and letter.ack is None:
             self._waiting.appendleft(letter)
+            self._chars += len(letter.text)
         self._in_hand = None
 
     def _drop_partial(self, utterance: str) -> None:
         for i, letter in enumerate(self._waiting):
             if letter.partial_of == utterance:
+                self._chars -= len(letter.text)
                 del self._waiting[i]
                 return

@@ -39,6 +39,7 @@ from vivavoce.events import (
     RecordingStarted,
     ResultReady,
     SessionEnded,
+    SessionStarted,
     StopAccepted,
     StoredMessage,
     TranscriptReady,
@@ -47,6 +48,7 @@ from vivavoce.events import (
 from vivavoce.model import (
     AudioFormat,
     Control,
+    Delivery,
     Result,
     SessionOptions,
     SessionRecord,
@@ -57,6 +59,8 @@ from vivavoce.model import (
     now,
 )
 from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.runtime import metrics
+from vivavoce.runtime.callbacks import Courier, Envelopes, Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.journal import Journal
@@ -66,6 +70,7 @@ from vivavoce.runtime.mailbox import Ending, Mailbox
 log = structlog.get_logger()
 
 HEARD_AT_ONCE_S = 1.0
+STATES = ("queued", "live", "away", "finishing", "over")
 IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
@@ -77,7 +82,7 @@ MAX_STORED_PROBLEMS = 100
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
 
-class Wire(Protocol):
+class Wire(Envelopes, Protocol):
     """What a session needs of its client's protocol."""
 
     def render(self, session_id: str, event: Event, at: datetime) -> Message:
@@ -101,6 +106,7 @@ class Parts:
     store: Store
     audio: AudioFiles
     journal: Journal
+    courier: Courier
     models: asyncio.Task[Models]
     ears: Executor
     wire: Wire
@@ -140,6 +146,9 @@ class Session:
         self._epoch = record.epoch
         self._options, self._parts = options, parts
         self._log = log.bind(session=record.id)
+        self._mailing = Mailing(
+            session_id=record.id, options=options, webhook_url=parts.settings.webhook_url, envelopes=parts.wire
+        )
         self._wake = asyncio.Event()
         self._intake = Intake(
             record.id,
@@ -181,6 +190,33 @@ class Session:
         self._decoded_before_s = record.transcription_s
         self._snapshots = past.snapshots
 
+    def opening(self, at: datetime) -> tuple[Delivery, ...]:
+        """Give what the session owes from the moment it exists; no socket is told that it does."""
+        return self._mailing.deliveries(self._parts.wire.render(self.id, SessionStarted(), at), at)
+
+    # What the hub counts.
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`: away is without a socket, finishing is after the stop, over is while the rest is read."""
+        if self.over:
+            return "over"
+        if self._stopped:
+            return "finishing"
+        if self._connection is not None:
+            return "live"
+        return "away" if self._clock.ever_connected else "queued"
+
+    @property
+    def speakers(self) -> int:
+        """On how many channels somebody speaks."""
+        return self._listener.speakers
+
+    @property
+    def unheard_s(self) -> float:
+        """How much audio is durable and not heard yet."""
+        return self._options.audio.duration_s(max(self._intake.durable - self._heard, 0))
+
     # What sockets do.
 
     async def connect(self, close: Callable[[Ending], None]) -> Connection:
@@ -192,9 +228,11 @@ class Session:
             older.close(Ending.REPLACED)
         self.mailbox.release()
         if self._clock.ever_connected:
+            metrics.RESUMES.inc()
             self.mailbox.held = True
             self._start(self._repeat_unproven(connection))
         self.mailbox.connected = self._post_processing = True
+        self.mailbox.expect_reader()
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
         self.mailbox.drop_acknowledgments()
@@ -228,8 +266,10 @@ class Session:
         if not self._started:
             self._started = True
             self._say(RecordingStarted(), self._write(status=Status.PROCESSING))
+        before = self._intake.size
         if await self._intake.feed(data):
             self._clock.on_audio(time.monotonic())
+            metrics.AUDIO_RECEIVED.inc(self._options.audio.duration_s(max(self._intake.size - before, 0)))
 
     def stop(self, connection: Connection) -> None:
         """End the recording after the bytes taken so far; asking again only repeats the acknowledgment."""
@@ -380,6 +420,7 @@ class Session:
             error_code=self._error_code,
             transcription_s=self._decoding_s,
         )
+        metrics.SESSIONS_ENDED.labels(self._outcome).inc()
         self.over = True
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)
@@ -419,6 +460,7 @@ class Session:
             return
         message = self._parts.wire.render(self.id, event, at)
         wanted = event.kind in self._options.wanted
+        deliveries = self._mailing.deliveries(message, at)
         self._problems += isinstance(event, Problem)
         if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
             # In its turn: behind what is on its way to the journal.
@@ -426,15 +468,26 @@ class Session:
                 self._journal(self._write(), partial(self._send, message))
             elif wanted:
                 self._send(message)
+            if deliveries:
+                # Beside the socket's messages, which are not to wait for this.
+                owed = self._write(deliveries=deliveries)
+                self._parts.journal.append(owed, b"", partial(self._on_owed, deliveries))
             return
         seq, self._seq = self._seq, self._seq + 1
         stored = StoredMessage(
-            seq=seq, key=key, at=self._intake.durable, kind=event.kind, created_at=at, text=message.text
+            seq=seq,
+            key=key,
+            at=self._intake.durable,
+            kind=event.kind,
+            created_at=at,
+            text=message.text,
+            sent=wanted,
         )
         write = replace(
             change or self._write(),
-            messages=(stored,) if wanted else (),
+            messages=(stored,),
             finals=(event.utterance,) if isinstance(event, Final) else (),
+            deliveries=deliveries,
         )
         self._journal(write, partial(self._send, message, seq) if wanted else None)
 
@@ -468,7 +521,7 @@ class Session:
         messages: list[StoredMessage] = []
         try:
             stored = await self._parts.store.messages(self.id)
-            messages = [message for message in stored if message.at >= end and message.seq <= written_to]
+            messages = [each for each in stored if each.sent and each.at >= end and each.seq <= written_to]
         except StoreError as error:
             self._log.error("messages could not be read again", error=str(error))
         if self.mailbox.held:
@@ -481,10 +534,21 @@ class Session:
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
         self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, then))
+        self._parts.journal.append(write, b"", partial(self._on_journaled, write.deliveries, then))
 
-    def _on_journaled(self, then: Callable[[], None] | None, error: StoreError | None) -> None:
+    def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
+        if error is not None:
+            self._failure = error
+            self._wake.set()
+        elif deliveries:
+            self._parts.courier.wake(self.id, deliveries)
+
+    def _on_journaled(
+        self, deliveries: tuple[Delivery, ...], then: Callable[[], None] | None, error: StoreError | None
+    ) -> None:
         self._unsaid -= 1
+        if deliveries and error is None:
+            self._parts.courier.wake(self.id, deliveries)
         if error is not None:
             self._failure = error
             self._wake.set()

@@ -56,16 +56,20 @@ def failing_as(action: str) -> Iterator[None]:
         raise StoreError(f"cannot {action}: {_reason(error)}") from error
 
 
-async def empty_log(writer: AsyncEngine) -> None:
-    """Take what was deleted out of SQLite's log too, unless a reader still needs it; nothing to do elsewhere."""
+async def empty_log(writer: AsyncEngine) -> bool:
+    """Take what was deleted out of SQLite's log too; False where a reader still needs it. Nothing to do elsewhere."""
     if writer.dialect.name != "sqlite":
-        return
+        return True
+    busy = False
     async with writer.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         # Not through SQLAlchemy, which would begin a transaction, and SQLite refuses this inside one.
         for pragma in (f"busy_timeout={_PATIENCE_MS}", "wal_checkpoint(TRUNCATE)", f"busy_timeout={_BUSY_MS}"):
             async with driver.execute(f"PRAGMA {pragma}") as cursor:
-                await cursor.fetchall()
+                rows = await cursor.fetchall()
+            if pragma.startswith("wal_checkpoint"):
+                busy = bool(rows[0][0])
+    return not busy
 
 
 def _database_url(text: str) -> URL:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ messages = Table(
     Column("kind", String, nullable=False),
     Column("key", String, nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("sent", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("text", Text, nullable=False),
 )
@@ -147,4 +150,41 @@ api_keys = Table(
     Column("key_hash", String, nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("max_sessions", Integer),
+    Column("rate", Double),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("lane", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", UtcDateTime),
+    Column("reason", String),
+    # Most rows are delivered for good; this holds the few that are not.
+    Index(
+        "ix_outbox_waiting",
+        "session_id",
+        "lane",
+        "position",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+)
+
+signing_secrets = Table(
+    "signing_secrets",
+    metadata,
+    Column("secret", String, primary_key=True),
+    Column("owner", String, nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
 )

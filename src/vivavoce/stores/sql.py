@@ -12,14 +12,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
-from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
+from vivavoce.model import ApiKey, Control, Kind, Lane, SessionRecord, Snapshot, Status, Utterance, Word
+from vivavoce.stores import outbox as owed
 from vivavoce.stores.database import empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
-from vivavoce.stores.schema import api_keys, controls, finals, messages, progress, sessions, snapshots
+from vivavoce.stores.schema import api_keys, controls, finals, messages, outbox, progress, sessions, snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable
 
+    from vivavoce.model import Delivery, DeliveryReport, Outcome
     from vivavoce.plugins import Write
 
 _T = TypeVar("_T")
 
 _SCAN_ROWS = 500
+_EMPTY_AGAIN_S = 1.0
 _LARGEST = 2**63 - 1
 _PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s", "ack_ends")
 _SESSION_COLUMNS = ("status", "completed_at", "error_code")
@@ -46,7 +50,7 @@ class SqlStore:
         self._reader = reader
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._closed = self._emptying = False
 
     @classmethod
     async def open(cls, url: str, *, durable: bool = False) -> SqlStore:
@@ -61,6 +65,8 @@ class SqlStore:
             try:
                 async with store._writer.begin() as connection:
                     await connection.run_sync(upgrade)
+                # A process that died may have left there what was deleted since.
+                await empty_log(store._writer)
             except BaseException:
                 await store.close()
                 raise
@@ -73,8 +79,8 @@ class SqlStore:
         await self._reader.dispose()
         await self._writer.dispose()
 
-    async def add_session(self, record: SessionRecord) -> None:
-        """Keep a new session; its id and token hash must be new."""
+    async def add_session(self, record: SessionRecord, deliveries: Sequence[Delivery] = ()) -> None:
+        """Keep a new session, with what it owes from the start; its id and token hash must be new."""
         values = {column.name: getattr(record, column.name) for column in sessions.columns}
         values |= {name: dict(values[name]) for name in ("request", "post_session_metadata")}
         if record.custom_metadata is not None:
@@ -84,6 +90,7 @@ class SqlStore:
             "keep a session",
             insert(sessions).values(values),
             insert(progress).values(session_id=record.id, **moving),
+            *(insert(outbox).values(owed.delivery_row(record.id, each)) for each in deliveries),
         )
 
     async def session(self, session_id: str) -> SessionRecord | None:
@@ -146,18 +153,49 @@ class SqlStore:
             raise StoreError("cannot keep metadata: there is no such session")
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals and controls; none is fine.
+        """Remove a session with its messages, finals, controls and deliveries; none is fine."""
+        await self.delete_sessions([session_id])
 
-        SQLite overwrites what it deletes, and its log is emptied where no reader holds it.
+    async def delete_sessions(self, session_ids: Sequence[str]) -> None:
+        """Remove several sessions at once; none is fine.
+
+        SQLite overwrites what it deletes, and its log is emptied: now, or as soon as no reader holds it any more.
         """
 
-        async def remove() -> None:
+        async def remove() -> bool:
             async with self._turn:
                 async with self._writer.begin() as connection:
-                    await connection.execute(delete(sessions).where(sessions.c.id == session_id))
-                await empty_log(self._writer)
+                    for some in _slices(session_ids):
+                        await connection.execute(delete(sessions).where(sessions.c.id.in_(some)))
+                return await empty_log(self._writer)
 
-        await self._apart("delete a session", remove)
+        if not await self._apart("delete sessions", remove) and not self._emptying:
+            self._emptying = True
+            task = asyncio.create_task(self._empty_log(), name="store: empty the log")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _empty_log(self) -> None:
+        """Try until the log is empty; closing the database empties it too."""
+        try:
+            while not self._closed:
+                await asyncio.sleep(_EMPTY_AGAIN_S)
+                async with self._turn:
+                    if await empty_log(self._writer):
+                        return
+        except (SQLAlchemyError, OSError, ValueError):
+            # The next deletion tries again, as does the next start.
+            return
+        finally:
+            self._emptying = False
+
+    async def expired_sessions(self, before: datetime, *, offset: int, limit: int) -> list[str]:
+        """Give the ids of sessions that ended before a moment, those created first first."""
+        ended = sessions.c.status.in_([Status.DONE, Status.ERROR])
+        # A session is created before it ends: with that said, the database need not look at younger ones.
+        due = ended & (sessions.c.created_at < before) & (sessions.c.completed_at < before)
+        query = select(sessions.c.id).where(due).order_by(sessions.c.created_at, sessions.c.id)
+        return [row["id"] for row in await self._rows("list old sessions", query.offset(offset).limit(limit))]
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.
@@ -209,6 +247,39 @@ class SqlStore:
         query = select(*columns).where(finals.c.session_id == session_id)
         rows = await self._rows("read finals", query.order_by(finals.c.start, finals.c.channel, finals.c.id))
         return [_utterance(row) for row in rows]
+
+    async def waiting_lanes(self) -> list[tuple[str, Lane]]:
+        """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""
+        rows = await self._rows("read the outbox", owed.waiting_lanes())
+        return [(row["session_id"], Lane(row["lane"])) for row in rows]
+
+    async def waiting_deliveries(self, session_id: str, lane: Lane, limit: int) -> list[Delivery]:
+        """Give the first `limit` deliveries of a lane that wait, in the order they were committed."""
+        rows = await self._rows("read the outbox", owed.waiting_deliveries(session_id, lane, limit))
+        return [owed.delivery(row) for row in rows]
+
+    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Note how deliveries went; those that do not wait (any more) are passed over."""
+        if not outcomes:
+            return
+
+        async def note(connection: AsyncConnection) -> None:
+            await connection.execute(*owed.note_outcomes(outcomes))
+
+        await self._write("note deliveries", note)
+
+    async def delivery_report(self, session_id: str, limit: int) -> DeliveryReport:
+        """Count a session's deliveries and give the first `limit` dead ones."""
+        counts = await self._rows("count deliveries", owed.count_states(session_id))
+        return owed.report(counts, await self._rows("read dead letters", owed.dead_letters(session_id, limit)))
+
+    async def signing_secrets(self, owner: str, at: datetime) -> list[str]:
+        """Give the secrets that sign an owner's deliveries at this moment, the newest first."""
+        return [row["secret"] for row in await self._rows("read secrets", owed.valid_secrets(owner, at))]
+
+    async def rotate_secret(self, owner: str, secret: str, at: datetime, old_until: datetime) -> None:
+        """Add a secret that is valid from `at`; those before it are valid until `old_until` at most."""
+        await self._change("keep a secret", *owed.rotation(owner, secret, at, old_until))
 
     async def add_key(self, key: ApiKey) -> None:
         """Keep a new key; its id and hash must be new."""
@@ -373,6 +444,8 @@ def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict
         yield insert(snapshots), list(last.values())
     if rows := [_control_row(write.session_id, control) for write in writes for control in write.controls]:
         yield insert(controls), rows
+    if rows := [owed.delivery_row(write.session_id, each) for write in writes for each in write.deliveries]:
+        yield insert(outbox), rows
 
 
 def _changes(writes: Sequence[Write], names: Sequence[str]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
@@ -399,6 +472,7 @@ def _message_row(session_id: str, message: StoredMessage) -> dict[str, Any]:
         "kind": message.kind,
         "key": message.key,
         "at": message.at,
+        "sent": message.sent,
         "created_at": message.created_at,
         "text": message.text,
     }

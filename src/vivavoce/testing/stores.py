@@ -15,6 +15,7 @@ from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
 from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
 from vivavoce.plugins import Write
+from vivavoce.testing.outbox import check_outbox, check_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +35,8 @@ async def check_store(open_store: Callable[[], Awaitable[Store]]) -> None:
     try:
         for check in _CHECKS:
             await check(store)
+        await check_outbox(store, _new_session(), _require)
+        await check_secrets(store, _require)
         kept = await _fill(store)
     finally:
         await store.close()
@@ -278,6 +281,38 @@ async def _check_delete(store: Store) -> None:
     )
 
 
+async def _check_expired(store: Store) -> None:
+    made = [
+        _new_session(
+            status=status, created_at=_MOMENT + age * _SECOND, completed_at=ended and _MOMENT + ended * _SECOND
+        )
+        for status, age, ended in (
+            (Status.DONE, 0, 9),
+            (Status.ERROR, -2, 3),
+            (Status.DONE, -1, 4),
+            (Status.PROCESSING, -9, None),
+            (Status.DONE, 6, 7),
+        )
+    ]
+    for record in made:
+        await store.add_session(record)
+    ids = [record.id for record in made]
+
+    async def expired(seconds: int) -> list[str]:
+        found = await store.expired_sessions(_MOMENT + seconds * _SECOND, offset=0, limit=2**31)
+        return [session_id for session_id in found if session_id in ids]
+
+    _require(await expired(3) == [], "a session that ends at the moment has not ended before it")
+    _require(await expired(5) == [ids[1], ids[2]], "sessions that ended before the moment, those created first first")
+    _require(await expired(99) == [ids[1], ids[2], ids[0], ids[4]], "what has not ended does not expire")
+    everything = await store.expired_sessions(_MOMENT + 99 * _SECOND, offset=0, limit=2**31)
+    some = await store.expired_sessions(_MOMENT + 99 * _SECOND, offset=1, limit=2)
+    _require(some == everything[1:3], "offset and limit take a part")
+    await store.delete_sessions(ids[1:3])
+    _require(await expired(99) == [ids[0], ids[4]], "several sessions are deleted at once")
+    await store.delete_sessions([])
+
+
 async def _check_unfinished(store: Store) -> None:
     made = [
         _new_session(status=status, created_at=_MOMENT - age * _SECOND)
@@ -346,7 +381,14 @@ async def _check_metadata_filter(store: Store) -> None:
 
 async def _check_keys(store: Store) -> None:
     old, young = (
-        ApiKey(id=str(uuid4()), name="desk ž", key_hash=uuid4().hex, created_at=_MOMENT + age * _SECOND)
+        ApiKey(
+            id=str(uuid4()),
+            name="desk ž",
+            key_hash=uuid4().hex,
+            created_at=_MOMENT + age * _SECOND,
+            max_sessions=age or None,
+            rate=age / 2 or None,
+        )
         for age in range(2)
     )
     await store.add_key(young)
@@ -409,6 +451,7 @@ _CHECKS = (
     _check_journal,
     _check_refused_commits,
     _check_delete,
+    _check_expired,
     _check_unfinished,
     _check_listing,
     _check_metadata_filter,

@@ -120,3 +120,30 @@ class SessionList(_Body):
     current: str = Field(description="URL of this page.")
     next: str | None = Field(description="URL of the next page; null on the last one.")
     items: list[SessionBody]
+
+
+class DeliveryCounts(_Body):
+    """Messages by how far their delivery is."""
+
+    waiting: int = Field(ge=0, description="Still to be posted.")
+    delivered: int = Field(ge=0, description="Taken by the receiver.")
+    dead: int = Field(ge=0, description="Given up.")
+
+
+class DeadLetterBody(_Body):
+    """A message that was given up."""
+
+    id: str = Field(description="The `webhook-id` it was posted with.")
+    lane: Literal["callback", "webhook"]
+    event: str = Field(description="Such as `live.transcript`.")
+    created_at: str = Field(description="When it was said; ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
+    attempts: int = Field(ge=0, description="How often it was posted.")
+    reason: str = Field(description="Why the last attempt failed.")
+
+
+class DeliveriesBody(_Body):
+    """What a session owes and owed to the receivers of its messages."""
+
+    callback: DeliveryCounts
+    webhook: DeliveryCounts
+    dead_letters: list[DeadLetterBody] = Field(description="The first of them, at most 100.")

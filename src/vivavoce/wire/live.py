@@ -39,6 +39,7 @@ from vivavoce.events import (
     RecordingStarted,
     ResultReady,
     SessionEnded,
+    SessionStarted,
     SpeechEnded,
     SpeechStarted,
     StopAccepted,
@@ -175,6 +176,8 @@ def _cut(body: dict[str, Any], holder: dict[str, Any], name: str) -> Iterator[di
 def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 - one case an event
     """Give what follows a message's head, its type included."""
     match event:
+        case SessionStarted():
+            return {"type": "start_session"}
         case RecordingStarted():
             return {"type": "start_recording"}
         case AudioAccepted():

@@ -110,7 +110,7 @@ def _stored_result(
         channels=audio_format(record.request).channels,
         transcription_s=record.transcription_s,
     )
-    return {**result_body(result), "messages": [message.text for message in messages]}
+    return {**result_body(result), "messages": [message.text for message in messages if message.sent]}
 
 
 def _file_body(record: SessionRecord) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -57,8 +57,14 @@ MAX_METADATA_CHARS = 2000
 MAX_METADATA_DEPTH = 64
 """Nesting beyond this would only serve to exhaust the stack of whoever writes the metadata out again."""
 
+MAX_VOCABULARY = 1000
+MAX_VOCABULARY_CHARS = 10_000
+"""Entries, and letters of all of them together, of a vocabulary or a spelling dictionary."""
+
 MAX_PROBLEMS = 100
 """Strings in one error; a body can hold any number of wrong list items."""
+
+_Listing = TypeVar("_Listing", list[Any], dict[str, Any])
 
 _PROBLEM = "problem"
 _TEXT_TAG, _ENTRY_TAG = "<text>", "<entry>"
@@ -137,6 +143,28 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _few(value: _Listing) -> _Listing:
+    """Bound a vocabulary, whose every entry costs each final a little."""
+    if len(value) > MAX_VOCABULARY:
+        raise PydanticCustomError(_PROBLEM, "must not contain more than {limit} entries", {"limit": MAX_VOCABULARY})
+    entries = value.items() if isinstance(value, dict) else value
+    if sum(map(_letters, entries)) > MAX_VOCABULARY_CHARS:
+        raise PydanticCustomError(
+            _PROBLEM, "must not be longer than {limit} characters in all", {"limit": MAX_VOCABULARY_CHARS}
+        )
+    return value
+
+
+def _letters(entry: Any) -> int:
+    match entry:
+        case str():
+            return len(entry)
+        case VocabularyEntry():
+            return _letters([entry.value, entry.pronunciations or []])
+        case _:
+            return sum(map(_letters, entry))
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, AfterValidator(_unicode)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -203,15 +231,17 @@ VocabularyItem = Annotated[
 class CustomVocabularyConfig(_Fields):
     """Words to listen for."""
 
-    vocabulary: list[VocabularyItem] = Field(description="Words or phrases, plain or as objects.")
+    vocabulary: Annotated[list[VocabularyItem], AfterValidator(_few)] = Field(
+        description=f"Words or phrases, plain or as objects; at most {MAX_VOCABULARY}."
+    )
     default_intensity: Fraction = Field(default=0.5, description="Intensity of entries that state none.")
 
 
 class CustomSpellingConfig(_Fields):
     """Spellings to prefer."""
 
-    spelling_dictionary: dict[Text, list[Text]] = Field(
-        description="The wanted spelling, and the variants that it replaces."
+    spelling_dictionary: Annotated[dict[Text, list[Text]], AfterValidator(_few)] = Field(
+        description=f"The wanted spelling, and the variants that it replaces; at most {MAX_VOCABULARY}."
     )
 
 
@@ -403,15 +433,21 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
 
 def options_of(request: Mapping[str, Any]) -> SessionOptions:
     """Give the options in an effective request, fresh or read back from the store."""
-    flags = request["messages_config"]
+    callback = (request["callback"] and request.get("callback_config")) or None
     return SessionOptions(
         audio=audio_format(request),
         languages=tuple(dict.fromkeys(request["language_config"]["languages"])),
         endpointing_s=request["endpointing"],
         maximum_utterance_s=request["maximum_duration_without_endpointing"],
         speech_threshold=request["pre_processing"]["speech_threshold"],
-        wanted=frozenset(kind for flag, kind in _KINDS.items() if flags[flag]),
+        wanted=_wanted(request["messages_config"]),
+        callback_url=callback and callback["url"],
+        callback_wanted=_wanted(callback) if callback else frozenset(),
     )
+
+
+def _wanted(flags: Mapping[str, Any]) -> frozenset[Kind]:
+    return frozenset(kind for flag, kind in _KINDS.items() if flags[flag])
 
 
 def audio_format(request: Mapping[str, Any]) -> AudioFormat:

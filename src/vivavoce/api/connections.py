@@ -1,0 +1,206 @@
+"""uvicorn's connections with deadlines and bounds, so that no peer can hold one for nothing or make it grow.
+
+uvicorn trusts whoever is connected: headers may drip for ever and be of any size, its limit on concurrency leaves out
+WebSockets, and a close waits for all that was written before, so for ever where the peer does not read. Here
+
+* a connection beyond the limit is refused as soon as it is made;
+* the head of each request must be complete in `HEAD_S` and `MAX_HEAD_BYTES`, a whole request in `MAX_REQUEST_BYTES`
+  (how long a body may take is the routes' own affair);
+* a response must be read at no less than a buffer in `STALLED_S`;
+* a socket may be closed whatever waits in front of the close frame; its peer has `CLOSE_S` at a time to read on, and
+  `CLOSE_AT_MOST_S` in all, until the connection is cut;
+* a peer that answers no ping is cut off at once, one that floods us with pings or fragments likewise.
+"""
+# ruff: noqa: D102 - overrides keep what uvicorn promises
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from vivavoce.runtime import metrics
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+
+log = structlog.get_logger()
+
+HEAD_S = 10.0
+STALLED_S = 60.0
+CLOSE_S = 10.0
+CLOSE_AT_MOST_S = 60.0
+MAX_HEAD_BYTES = 64 << 10
+MAX_REQUEST_BYTES = 16 << 20
+"""Routes take bodies of a megabyte at most; the rest is room for chunked encoding."""
+MAX_FRAGMENTS = 65_536
+SOCKET_BUFFER_BYTES = 256 << 10
+"""What the system may hold for a client that does not read; left alone, it would take megabytes."""
+
+_TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)  # fmt: skip
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class _Timer:
+    """One pending call at most."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, after_s: float, call: Any, *arguments: Any) -> None:
+        self.stop()
+        self._handle = self._loop.call_later(after_s, call, *arguments)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+class HttpConnection(HttpToolsProtocol):
+    """An HTTP connection that ends when its peer stalls; `max_connections` counts sockets too."""
+
+    max_connections = 4096
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer, self._stall_timer = _Timer(self.loop), _Timer(self.loop)
+        self._taken = 0
+        self._in_head = True
+        if len(self.connections) > self.max_connections:
+            self._refuse("connections", _TOO_MANY)
+            return
+        self._head_timer.start(HEAD_S, self._refuse, "slow_request", _TOO_SLOW)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.stop()
+        self._stall_timer.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._taken += len(data)
+        super().data_received(data)
+        if self._in_head and self._taken > MAX_HEAD_BYTES:
+            self._refuse("request_size", _TOO_LARGE)
+        elif self._taken > MAX_REQUEST_BYTES:
+            self._refuse("request_size", b"")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_timer.stop()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.cycle.response_complete:
+            # What is left of this request, and the head of the next one.
+            self._taken, self._in_head = 0, True
+            self._head_timer.start(HEAD_S, self._refuse, "slow_request", b"")
+
+    def handle_websocket_upgrade(self) -> None:
+        self._head_timer.stop()
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_timer.start(STALLED_S, self._refuse, "slow_reader", b"")
+
+    def resume_writing(self) -> None:
+        self._stall_timer.stop()
+        super().resume_writing()
+
+    def _refuse(self, limit: str, answer: bytes) -> None:
+        """Cut the connection, with an answer where nobody has begun one."""
+        if self.transport.is_closing():
+            return
+        metrics.REFUSALS.labels(limit).inc()
+        log.info("connection refused", limit=limit)
+        if not answer:
+            self.transport.abort()
+            return
+        self.transport.write(answer)
+        self.transport.close()
+
+
+class SocketConnection(WebSocketsSansIOProtocol):
+    """A WebSocket that can always be closed, and never holds much for a client that does not read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._cut_timer = _Timer(self.loop)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cut_timer.stop()
+        super().connection_lost(exc)
+
+    def _unread(self) -> int:
+        """Give the bytes written that the peer's machine has not confirmed."""
+        waiting = self.transport.get_write_buffer_size()
+        if sys.platform == "linux":
+            buffered = bytearray(4)
+            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, buffered)
+            waiting += int.from_bytes(buffered, sys.byteorder)
+        return waiting
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        if self.transport.get_write_buffer_size() > SOCKET_BUFFER_BYTES:
+            self._cut("pings")
+
+    def handle_cont(self, event: Frame) -> None:
+        super().handle_cont(event)
+        if len(self.frames) > MAX_FRAGMENTS:
+            self._cut("fragments")
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._expect_end()
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self._expect_end()
+
+    def keepalive_timeout(self) -> None:
+        self._cut("silent_peer")
+
+    async def send(self, message: Any) -> None:
+        closing = message["type"] == "websocket.close" and self.handshake_complete
+        if closing:
+            # The frame takes its turn in the buffer; whoever does not read must not keep us from writing it.
+            self.writable.set()
+        await super().send(message)
+        if closing:
+            self._expect_end()
+
+    def _expect_end(self) -> None:
+        if not self.disconnected:
+            self._cut_timer.start(CLOSE_S, self._cut_unless_reading, self._unread(), self.loop.time() + CLOSE_AT_MOST_S)
+
+    def _cut_unless_reading(self, before: int, at_most: float) -> None:
+        left = self._unread()
+        if left < before and self.loop.time() < at_most:
+            self._cut_timer.start(CLOSE_S, self._cut_unless_reading, left, at_most)
+        else:
+            self._cut("slow_reader")
+
+    def _cut(self, limit: str) -> None:
+        """Drop the connection, whatever waits in its buffers; the application hears of a lost client."""
+        if self.disconnected:
+            return
+        metrics.REFUSALS.labels(limit).inc()
+        log.info("socket cut off", limit=limit)
+        self.transport.abort()

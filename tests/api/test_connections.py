@@ -1,0 +1,343 @@
+"""Deadlines and bounds of connections, against uvicorn on real sockets with peers that behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import wraps
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+
+from vivavoce.api import connections
+from vivavoce.api.connections import HttpConnection, SocketConnection
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+PATIENCE_S = 20.0
+LARGE = b"x" * (8 << 20)
+
+
+def on_uvloop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on the loop that the program runs on: its transports are not asyncio's."""
+
+    @wraps(test)
+    def run(**fixtures: Any) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(test(**fixtures))
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def short_deadlines(monkeypatch):
+    """Make minutes into moments."""
+    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "STALLED_S", 0.3)
+    monkeypatch.setattr(connections, "CLOSE_S", 0.3)
+
+
+async def respond(send, body: bytes = b"ok") -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def quick(scope, receive, send) -> None:
+    """Answer without reading the body."""
+    await respond(send)
+
+
+class Served:
+    """A port with `app` behind it, and the connections that are open there."""
+
+    def __init__(self, server: uvicorn.Server) -> None:
+        self._server = server
+        self.port: int = server.servers[0].sockets[0].getsockname()[1]
+
+    @property
+    def open(self) -> int:
+        """How many connections the server holds."""
+        return len(self._server.server_state.connections)
+
+    async def until_open(self, count: int) -> None:
+        """Wait until the server holds that many connections."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.open != count:
+                await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def connect(self, receive_buffer: int | None = None) -> AsyncIterator[tuple[Any, Any]]:
+        """Connect with a plain socket."""
+        plain = socket.socket()
+        if receive_buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.port))
+        # With a limit of nothing, what is not asked for stays in the system's buffers.
+        limit = 65536 if receive_buffer is None else 1
+        reader, writer = await asyncio.open_connection(sock=plain, limit=limit)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    @asynccontextmanager
+    async def upgrade(self) -> AsyncIterator[tuple[Any, Any]]:
+        """Open a WebSocket by hand, and read nothing after the handshake."""
+        async with self.connect(receive_buffer=4096) as (reader, writer):
+            key = base64.b64encode(os.urandom(16)).decode()
+            writer.write(
+                f"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                f"sec-websocket-key: {key}\r\nsec-websocket-version: 13\r\n\r\n".encode()
+            )
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += await reader.readexactly(1)
+            assert b" 101 " in head
+            reader._transport.pause_reading()
+            yield reader, writer
+
+
+@asynccontextmanager
+async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
+    """Serve `app` on a free port for the block."""
+    config = uvicorn.Config(
+        app, http=HttpConnection, ws=SocketConnection, lifespan="off", log_config=None, port=0, **options
+    )
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    try:
+        yield Served(server)
+    finally:
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        for task in list(server.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+        for each in server.servers:
+            each.close()
+        listener.close()
+
+
+async def read_all(reader: Any) -> bytes:
+    """Read until the server ends the connection, gently or not."""
+    got = b""
+    with suppress(ConnectionResetError):
+        async with asyncio.timeout(PATIENCE_S):
+            while piece := await reader.read(65536):
+                got += piece
+    return got
+
+
+async def drip(writer: Any, piece: bytes) -> None:
+    """Send a little, for as long as the server takes it."""
+    with suppress(ConnectionError):
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HTTP/1.1\r\nhost: x\r\n", b"\r\n"], ids=["nothing", "headers", "blank lines"]
+)
+@on_uvloop
+async def test_a_head_that_drips_is_cut_off(start):
+    """Sending something now and then does not keep a connection."""
+    async with serving(quick) as served, served.connect() as (reader, writer):
+        dripping = asyncio.create_task(drip(writer, b"a: b\r\n" if b"host" in start else b"\r\n"))
+        writer.write(start)
+        assert b" 408 " in await read_all(reader)
+        await served.until_open(0)
+        dripping.cancel()
+
+
+@on_uvloop
+async def test_what_follows_a_response_has_a_deadline_too():
+    """The server library's own wait for the next request ends with the first byte of it."""
+    async with serving(quick) as served, served.connect() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"ok" in await reader.readuntil(b"ok")
+        dripping = asyncio.create_task(drip(writer, b"\r\n"))
+        assert await read_all(reader) == b""
+        await served.until_open(0)
+        dripping.cancel()
+
+
+@on_uvloop
+async def test_a_connection_serves_many_requests_in_turn():
+    """Deadlines count from the end of the last response, so a busy connection lives on; pipelined requests too."""
+    async with serving(quick) as served, served.connect() as (reader, writer):
+        ends_at = time.monotonic() + 3 * connections.HEAD_S
+        while time.monotonic() < ends_at:
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+            for _ in range(2):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\nok")
+            await asyncio.sleep(0.05)
+
+
+@on_uvloop
+async def test_a_head_may_not_be_endless():
+    """Not even when it comes fast, as one header or as many."""
+    for piece in (b"a" * 65536, b"a: b\r\n" * 10_000):
+        async with serving(quick) as served, served.connect() as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nlong: ")
+            for _ in range(4):
+                writer.write(piece)
+            assert b" 431 " in await read_all(reader)
+
+
+@on_uvloop
+async def test_a_request_may_not_be_endless():
+    """A body that nobody reads is not taken for ever."""
+    read: list[int] = []
+
+    async def swallow(scope, receive, send) -> None:
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            read.append(len(message["body"]))
+
+    async with serving(swallow) as served, served.connect() as (_, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                await writer.drain()
+        await served.until_open(0)
+        assert sum(read) <= connections.MAX_REQUEST_BYTES + (1 << 20)
+
+
+@on_uvloop
+async def test_a_response_that_nobody_reads_is_cut_off():
+    """The file that a vanished client asked for does not stay in memory."""
+
+    async def large(scope, receive, send) -> None:
+        await respond(send, LARGE)
+
+    async with serving(large) as served, served.connect(receive_buffer=4096) as (reader, writer):
+        reader._transport.pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await served.until_open(1)
+        await served.until_open(0)
+
+
+async def accept_only(scope, receive, send) -> None:
+    """Accept a socket and wait for its end."""
+    if scope["type"] == "http":
+        await respond(send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+@on_uvloop
+async def test_connections_beyond_the_limit_are_refused_sockets_counted(monkeypatch):
+    """At once, with a 503, and room is made as soon as one leaves."""
+    monkeypatch.setattr(HttpConnection, "max_connections", 3)
+    async with serving(accept_only) as served, served.upgrade(), served.upgrade():
+        async with served.connect():
+            await served.until_open(3)
+            async with served.connect() as (reader, _):
+                assert b" 503 " in await read_all(reader)
+        await served.until_open(2)
+        async with served.connect() as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"ok" in await reader.readuntil(b"ok")
+
+
+@on_uvloop
+async def test_a_socket_is_closed_though_its_client_does_not_read():
+    """Neither the close frame nor the end of the connection waits for a reader that has gone."""
+    closed = asyncio.Event()
+
+    async def talkative(scope, receive, send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        talking = asyncio.create_task(_talk(send))
+        await asyncio.sleep(0.2)
+        talking.cancel()
+        await send({"type": "websocket.close", "code": 1012})
+        closed.set()
+
+    async def _talk(send) -> None:
+        while True:
+            await send({"type": "websocket.send", "text": "x" * 10_000})
+
+    async with serving(talkative, ws_ping_interval=None) as served, served.upgrade():
+        async with asyncio.timeout(PATIENCE_S):
+            await closed.wait()
+        await served.until_open(0)
+
+
+@on_uvloop
+async def test_a_slow_client_that_reads_on_gets_everything_and_the_close():
+    """Cutting off waits as long as there is progress."""
+    count = 300
+
+    async def talkative(scope, receive, send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        for _ in range(count):
+            await send({"type": "websocket.send", "text": "x" * 1000})
+        await send({"type": "websocket.close", "code": 1012})
+
+    async with serving(talkative, ws_ping_interval=None) as served, served.upgrade() as (reader, _):
+        reader._transport.resume_reading()
+        size = count * (1000 + 4)
+        got = b""
+        while len(got) < size:
+            # Slower than the deadline alone would allow, in several of its periods.
+            await asyncio.sleep(0.05)
+            got += await reader.readexactly(min(size - len(got), 12_000))
+        close = await reader.readexactly(4)
+        assert (close[0] & 0x0F, struct.unpack("!H", close[2:4])[0]) == (8, 1012)
+        assert got.count(b"x") == count * 1000
+
+
+def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    """Write a client's frame; a mask of zeros leaves the payload as it is."""
+    assert len(payload) < 126
+    return bytes([opcode | (0x80 if final else 0), 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+@pytest.mark.parametrize("flood", ["pings", "fragments"])
+@on_uvloop
+async def test_a_flood_that_would_grow_memory_is_cut_off(flood):
+    """Pings answered to nobody, and a message in empty pieces without end, both stay within a bound."""
+    pieces = {"pings": frame(9, b"x" * 100) * 1000, "fragments": frame(0, b"", final=False) * 1000}
+    async with serving(accept_only, ws_ping_interval=None) as served, served.upgrade() as (_, writer):
+        writer.write(frame(2, b"", final=False) if flood == "fragments" else b"")
+        with suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_S):
+                while served.open:
+                    writer.write(pieces[flood])
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        assert served.open == 0
+
+
+@on_uvloop
+async def test_a_peer_that_answers_no_ping_is_cut_off():
+    """A half-open connection ends, and the application hears of it."""
+    heard = asyncio.Event()
+
+    async def listening(scope, receive, send) -> None:
+        await accept_only(scope, receive, send)
+        heard.set()
+
+    async with serving(listening, ws_ping_interval=0.2, ws_ping_timeout=0.2) as served, served.upgrade():
+        async with asyncio.timeout(PATIENCE_S):
+            await heard.wait()
+        await served.until_open(0)
