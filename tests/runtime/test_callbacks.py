@@ -165,6 +165,18 @@ async def test_a_hanging_receiver_delays_nobody_else(store):
         assert time.monotonic() - began < 3
 
 
+async def test_many_sessions_share_one_receiver_without_a_failed_attempt(store):
+    """They wait for one another's connections outside the time that a receiver has, and never starve."""
+    sessions = [await new_session(store) for _ in range(96)]
+    async with receiving() as receiver:
+        for each in sessions:
+            await owe(store, each, receiver.url, ["a", "b", "c", "d", "e"])
+        async with couriering(store, callback_timeout=5):
+            await receiver.until(lambda it: len(it.taken) >= 480)
+        assert len(receiver.posts) == 480
+        assert receiver.most_open <= 16
+
+
 async def test_after_the_deadline_a_message_is_dead_and_the_next_one_goes_on(store):
     """The dead letter says why; the others arrive in order."""
     session_id = await new_session(store)

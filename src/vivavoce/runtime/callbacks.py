@@ -177,13 +177,13 @@ class Courier:
             self.on_settled(key[0])
 
     async def _post_all(self, key: _Key) -> None:
-        overdue = False
+        owner, overdue = await self._owner(key), False
         while page := await self._read(key, PAGE):
             for delivery in page:
                 if overdue and self._left_s(delivery) <= 0:
                     self._give_up(delivery, delivery.attempts, "its deadline passed behind a message that failed")
                     continue
-                overdue = not await self._deliver(key, delivery) and self._left_s(delivery) <= 0
+                overdue = not await self._deliver(key, owner, delivery) and self._left_s(delivery) <= 0
             # What is not noted yet would be read again.
             await self._notes.settle()
 
@@ -191,7 +191,16 @@ class Courier:
         async with self._reading:
             return await _when_up(partial(self._store.waiting_deliveries, *key, limit))
 
-    async def _deliver(self, key: _Key, delivery: Delivery) -> bool:
+    async def _owner(self, key: _Key) -> str:
+        """Give whose secret signs a lane."""
+        if key[1] is Lane.WEBHOOK:
+            return SERVER_OWNER
+        record = await _when_up(partial(self._store.session, key[0]))
+        if record is None:
+            raise _Deleted
+        return record.owner
+
+    async def _deliver(self, key: _Key, owner: str, delivery: Delivery) -> bool:
         """Post until it succeeds (True) or is given up; raises `_Deleted` where the session is gone meanwhile."""
         if delivery.next_at is not None:
             pause_s = (delivery.next_at - now()).total_seconds()
@@ -203,7 +212,7 @@ class Courier:
                     raise _Deleted
                 with attempt:
                     attempts += 1
-                    await self._try(delivery, key[0], attempts, attempt.next_wait)
+                    await self._try(delivery, owner, attempts, attempt.next_wait)
         except DeliveryError as error:
             self._give_up(delivery, attempts, str(error))
             return False
@@ -223,9 +232,9 @@ class Courier:
         )
         return aiter(retries)
 
-    async def _try(self, delivery: Delivery, session_id: str, attempts: int, next_wait_s: float) -> None:
+    async def _try(self, delivery: Delivery, owner: str, attempts: int, next_wait_s: float) -> None:
         try:
-            await self._post(delivery, session_id)
+            await self._post(delivery, owner)
         except DeliveryError as error:
             metrics.CALLBACKS.labels("failed").inc()
             self._notes.add(
@@ -239,11 +248,7 @@ class Courier:
             )
             raise
 
-    async def _post(self, delivery: Delivery, session_id: str) -> None:
-        owner = SERVER_OWNER
-        if delivery.lane is Lane.CALLBACK:
-            record = await _when_up(partial(self._store.session, session_id))
-            owner = record.owner if record is not None else SERVER_OWNER
+    async def _post(self, delivery: Delivery, owner: str) -> None:
         at = now()
         signed = [each.sign(delivery.id, at, delivery.body) for each in await self._signers.of(owner)]
         headers = {

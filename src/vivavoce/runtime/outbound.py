@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -93,12 +94,10 @@ class Outbound:
         self._slots = asyncio.Semaphore(connections)
         self._receivers: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
         self._network = _CheckedNetwork(allow_private=allow_private)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            max_connections=connections,
-            keepalive_expiry=KEEP_ALIVE_S,
-            network_backend=self._network,
-        )
+        self._tls = httpx.create_ssl_context()
+        # Not the library's own pool, which may hand one connection to several requests and then starves some of them.
+        self._idle: dict[str, list[httpcore.AsyncHTTPConnection]] = {}
+        self._swept_at = time.monotonic()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Return once a receiver took the body with a 2xx; raises `DeliveryError`, or `Refusal` for good."""
@@ -120,7 +119,9 @@ class Outbound:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.aclose()
+        for connections in self._idle.values():
+            for connection in connections:
+                await connection.aclose()
         self._network.close()
 
     async def _follow(self, url: httpx.URL, body: bytes, headers: Mapping[str, str]) -> int:
@@ -139,11 +140,38 @@ class Outbound:
         sent = {**headers, "content-type": "application/json", "host": url.netloc.decode("ascii")}
         sent |= {"content-length": str(len(body)), **_authorization(url)}
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        async with self._pool.stream("POST", target, headers=list(sent.items()), content=body) as response:
-            await _drain(response)
-            given = {name.lower(): value for name, value in response.headers}
-            location = given.get(b"location", b"").decode("latin-1")
-            return response.status, location or None
+        connection = await self._take(target.origin)
+        try:
+            async with connection.stream("POST", target, headers=list(sent.items()), content=body) as response:
+                await _drain(response)
+        finally:
+            await self._give_back(str(target.origin), connection)
+        given = {name.lower(): value for name, value in response.headers}
+        location = given.get(b"location", b"").decode("latin-1")
+        return response.status, location or None
+
+    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        """Give a connection that nobody else uses, an open one if there is any."""
+        if time.monotonic() - self._swept_at > KEEP_ALIVE_S:
+            self._swept_at = time.monotonic()
+            idle, self._idle = self._idle, {}
+            for each, connections in idle.items():
+                for connection in connections:
+                    await self._give_back(each, connection)
+        while open_ones := self._idle.get(str(origin)):
+            connection = open_ones.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return httpcore.AsyncHTTPConnection(
+            origin, ssl_context=self._tls, keepalive_expiry=KEEP_ALIVE_S, network_backend=self._network
+        )
+
+    async def _give_back(self, origin: str, connection: httpcore.AsyncHTTPConnection) -> None:
+        if connection.is_idle() and not connection.has_expired():
+            self._idle.setdefault(origin, []).append(connection)
+        else:
+            await connection.aclose()
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
