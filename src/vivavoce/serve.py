@@ -69,38 +69,45 @@ async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> 
                 server_header=False,
                 timeout_graceful_shutdown=5,
             )
-            server = _Server(config, hub, on_ready)
-            watch = asyncio.create_task(_stop_without_models(hub, server), name="models-watch")
+            server = _Server(config, hub)
+            watch = asyncio.create_task(_announce(hub, server, on_ready), name="announce")
             await server.serve(sockets=[listener])
             await watch
     finally:
         listener.close()
 
 
-async def _stop_without_models(hub: Hub, server: uvicorn.Server) -> None:
-    """Wait for the models; a server that cannot load them ends with what kept them away."""
+async def _announce(hub: Hub, server: _Server, on_ready: Callable[[str], None] | None) -> None:
+    """Say that the server is ready once it listens and the models are there; without them it ends, and says why.
+
+    Sessions that an earlier process left take audio before that, from the moment the server listens.
+    """
     try:
         await hub.ready()
     except BaseException:
         server.should_exit = True
         raise
+    await server.listening.wait()
+    if on_ready is not None and not server.should_exit:
+        on_ready(server.url)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it is ready, ends the sessions before their sockets, and exits with 0 on a signal."""
+    """uvicorn that lets the sessions rest before it closes their sockets, and exits with 0 on a signal."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub, on_ready: Callable[[str], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
         super().__init__(config)
-        self._hub, self._on_ready = hub, on_ready
+        self._hub = hub
+        self.listening = asyncio.Event()
+        self.url = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.info("listening", url=url)
-        if self._on_ready is not None:
-            self._on_ready(url)
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("listening", url=self.url)
+        self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping")
