@@ -33,6 +33,8 @@ def with_keys(tmp_path_factory) -> Iterator[tuple[Server, dict[str, str]]]:
         assert made.returncode == 0, made.stderr
         keys[name] = made.stdout.strip()
     with serving(data_dir, "--max-sessions", "4", "--key-max-sessions", "3", "--ping-interval", "1") as server:
+        # Only this answer waits until the models are loaded.
+        create(server, keys["none"])
         yield server, keys
 
 

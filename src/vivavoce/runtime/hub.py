@@ -217,7 +217,7 @@ class Hub:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
                 self._admission.leave(record.owner)
                 self._left(record.id)
-            log.info("session left", session=record.id)
+            log.info("session over" if session.over else "session left", session=record.id)
 
     def _left(self, session_id: str) -> None:
         """Take note that somebody is done with a session."""

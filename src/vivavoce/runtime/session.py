@@ -296,6 +296,14 @@ class Session:
     async def run(self) -> None:
         """Live until the session is over and its messages are read, or rests; never raises."""
         try:
+            await self._live()
+        finally:
+            # Not before: a client that came back just before the end still waits for what is repeated.
+            for task in self._tasks:
+                task.cancel()
+
+    async def _live(self) -> None:
+        try:
             await self._begin_hearing()
             while not (self._flushed and self._listener.settled):
                 self._wake.clear()
@@ -316,8 +324,6 @@ class Session:
         finally:
             self.resting.set()
             self._listener.close()
-            for task in self._tasks:
-                task.cancel()
         await self._linger()
 
     async def _begin_hearing(self) -> None:
