@@ -96,7 +96,7 @@ class Intake:
 
     def end(self) -> None:
         """Take what is still held back: nothing will follow to decide by."""
-        if self._overlap.start is None:
+        if not self._resumed:
             fresh = self._overlap.flush()
             assert self._overlap.start is not None
             self._resume(self._overlap.start, fresh)
