@@ -155,10 +155,9 @@ async def test_a_full_disk_is_told_to_the_client(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("jump", ["+3600s", "-3600s"])
+@pytest.mark.skipif(not FAKETIME.exists(), reason="faketime is not installed: `make clients`")
 async def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, jump: str) -> None:
     """Sessions live on a clock that only goes forward: an hour's jump of the wall clock ends and cuts nothing."""
-    if not FAKETIME.exists():
-        pytest.skip("faketime is not installed")
     offset = tmp_path / "offset"
     offset.write_text("+0s")
     for name, value in {
