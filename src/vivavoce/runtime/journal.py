@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 PATIENCE_S = 10.0
 RETRY_S = 0.25
+LOCKED_S = 1.0
+"""A database that takes this long to refuse waits for somebody else."""
 
 Then = Callable[[StoreError | None], None]
 
@@ -99,17 +101,20 @@ class Journal:
 
     async def _store(self, writes: dict[str, list[Write]]) -> dict[str, StoreError]:
         """Commit the writes of all sessions together; where that fails, of each alone, until patience ends."""
-        if not writes or not await self._try([write for each in writes.values() for write in each]):
+        if not writes:
             return {}
-        give_up = time.monotonic() + PATIENCE_S
-        while True:
-            # One session's bad write must not take the others with it.
-            tried = {session_id: await self._try(each) for session_id, each in writes.items()}
+        started = time.monotonic()
+        together = await self._try([write for each in writes.values() for write in each])
+        failures = {} if together is None else dict.fromkeys(writes, together)
+        # One session's bad write must not take the others with it; a locked database is the same for all of them.
+        apart = time.monotonic() - started < LOCKED_S
+        while failures and (apart or time.monotonic() < started + PATIENCE_S):
+            apart = False
+            tried = {session_id: await self._try(writes[session_id]) for session_id in failures}
             failures = {session_id: error for session_id, error in tried.items() if error is not None}
-            if not failures or time.monotonic() > give_up:
-                return failures
-            writes = {session_id: writes[session_id] for session_id in failures}
-            await asyncio.sleep(RETRY_S)
+            if failures:
+                await asyncio.sleep(RETRY_S)
+        return failures
 
     async def _try(self, writes: list[Write]) -> StoreError | None:
         try:
