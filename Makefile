@@ -9,7 +9,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation
 UV := .venvs/lock/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lock clean dev clients fresh-demo
+.PHONY: help demo test test-slow faults lint lock clean dev clients fresh-demo
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -23,6 +23,9 @@ test: dev clients lint  ## Check style and types, run all but the slow tests
 
 test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a fresh copy of the tree
 	$(BIN)/python -m pytest -m slow
+
+faults: dev clients  ## Break SEEDS=1000 sessions on seeded schedules and compare every byte; SEED=N runs one again
+	cd tests && ../$(BIN)/python -m faults $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 lint: $(VENV)/.dev  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .
