@@ -9,7 +9,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation
 UV := .venvs/lock/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow accuracy lint lock clean dev clients fresh-demo
+.PHONY: help demo test test-slow accuracy faults lint lock clean dev clients fresh-demo
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -26,6 +26,9 @@ test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a 
 
 accuracy: $(VENV)/.dev  ## Print word error rates, live beside whole files (MANIFEST=recordings.json)
 	@$(BIN)/python -W ignore scripts/word_error_rate.py $(MANIFEST)
+
+faults: dev clients  ## Break SEEDS=1000 sessions on seeded schedules and compare every byte; SEED=N runs one again
+	cd tests && ../$(BIN)/python -m faults $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 lint: $(VENV)/.dev  ## Check formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TextIO, cast
 
 import structlog
 import uvicorn
@@ -199,6 +201,22 @@ def _raise_descriptor_limit() -> int:
     return max(hard - RESERVED_DESCRIPTORS, hard // 2)
 
 
+class _Unfailing(io.TextIOBase):
+    """A log that loses lines rather than raise: it is often on the disk whose being full is to be told."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def _configure_logs(settings: Settings) -> None:
     level = logging.getLevelName(settings.log_level.upper())
     shared: list[structlog.typing.Processor] = [
@@ -217,7 +235,7 @@ def _configure_logs(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     # What libraries log is written like our own lines, but only what is serious: uvicorn's informative lines show the

@@ -4,8 +4,9 @@ All sessions share one committer. It takes whatever has been written since its l
 files, commits offsets, controls, messages and finals in one transaction, and only then tells the writers, in order. So
 a round costs one transaction however many sessions wait, and what was told survives the death of the process.
 
-A store that fails is tried again for `PATIENCE_S`; what waits meanwhile is bounded by the sessions. A round that still
-fails leaves nothing: its audio is cut off the files again, and its writers are told the error.
+A store or a disk that fails is tried again for `PATIENCE_S`; what waits meanwhile is bounded by the sessions. A round
+that still fails leaves nothing: its audio is cut off the files again, and its writers are told the error. Waiting also
+keeps clients, which come back at once after each failure, from doing so in a tight loop.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 PATIENCE_S = 10.0
 RETRY_S = 0.25
+LOCKED_S = 1.0
+"""A database that takes this long to refuse waits for somebody else."""
 
 Then = Callable[[StoreError | None], None]
 
@@ -35,6 +38,10 @@ class _Entry:
     audio: bytes
     then: Then
     at: float = field(default_factory=time.monotonic)
+
+
+class _Hole(StoreError):
+    """Audio whose beginning was not kept; trying again does not help."""
 
 
 class Journal:
@@ -100,7 +107,7 @@ class Journal:
 
     async def _commit(self, group: list[_Entry]) -> dict[str, StoreError]:
         """Make a group durable; give the sessions of which nothing was kept."""
-        failures, before = await asyncio.to_thread(self._append_audio, group)
+        failures, before = await self._append_audio(group)
         writes: dict[str, list[Write]] = {}
         for entry in group:
             if entry.write.session_id not in failures and not _idle(entry.write):
@@ -112,17 +119,20 @@ class Journal:
 
     async def _store(self, writes: dict[str, list[Write]]) -> dict[str, StoreError]:
         """Commit the writes of all sessions together; where that fails, of each alone, until patience ends."""
-        if not writes or not await self._try([write for each in writes.values() for write in each]):
+        if not writes:
             return {}
-        give_up = time.monotonic() + PATIENCE_S
-        while True:
-            # One session's bad write must not take the others with it.
-            tried = {session_id: await self._try(each) for session_id, each in writes.items()}
+        started = time.monotonic()
+        together = await self._try([write for each in writes.values() for write in each])
+        failures = {} if together is None else dict.fromkeys(writes, together)
+        # One session's bad write must not take the others with it; a locked database is the same for all of them.
+        apart = time.monotonic() - started < LOCKED_S
+        while failures and (apart or time.monotonic() < started + PATIENCE_S):
+            apart = False
+            tried = {session_id: await self._try(writes[session_id]) for session_id in failures}
             failures = {session_id: error for session_id, error in tried.items() if error is not None}
-            if not failures or time.monotonic() > give_up:
-                return failures
-            writes = {session_id: writes[session_id] for session_id in failures}
-            await asyncio.sleep(RETRY_S)
+            if failures:
+                await asyncio.sleep(RETRY_S)
+        return failures
 
     async def _try(self, writes: list[Write]) -> StoreError | None:
         try:
@@ -132,25 +142,43 @@ class Journal:
             return error
         return None
 
-    def _append_audio(self, group: list[_Entry]) -> tuple[dict[str, StoreError], dict[str, int]]:
+    async def _append_audio(self, group: list[_Entry]) -> tuple[dict[str, StoreError], dict[str, int]]:
         """Append each session's audio in one piece; give what failed and how long the other files were before."""
         pieces: dict[str, list[_Entry]] = {}
         for entry in group:
             if entry.audio:
                 pieces.setdefault(entry.write.session_id, []).append(entry)
-        failures, before = {}, {}
+        give_up = time.monotonic() + PATIENCE_S
+        failures: dict[str, StoreError] = {}
+        before: dict[str, int] = {}
+        told: set[str] = set()
+        while pieces:
+            tried = await asyncio.to_thread(self._append_pieces, pieces, before)
+            for session_id, error in tried.items():
+                if session_id not in told:
+                    log.error("audio could not be written", session=session_id, error=str(error))
+            told |= tried.keys()
+            late = time.monotonic() > give_up
+            failures |= {each: error for each, error in tried.items() if late or isinstance(error, _Hole)}
+            pieces = {each: pieces[each] for each in tried if each not in failures}
+            if pieces:
+                await asyncio.sleep(RETRY_S)
+        return failures, before
+
+    def _append_pieces(self, pieces: dict[str, list[_Entry]], before: dict[str, int]) -> dict[str, StoreError]:
+        """Try each session once; note in `before` how long the files were that are longer now."""
+        failures: dict[str, StoreError] = {}
         for session_id, entries in pieces.items():
             try:
                 before[session_id] = self._append_to(session_id, entries)
             except StoreError as error:
-                log.error("audio could not be written", session=session_id, error=str(error))
                 failures[session_id] = error
-        return failures, before
+        return failures
 
     def _append_to(self, session_id: str, entries: list[_Entry]) -> int:
         size = self._audio.size(session_id)
         if entries[0].write.audio_bytes != size + len(entries[0].audio):
-            raise StoreError("an earlier write of this session failed")
+            raise _Hole("an earlier write of this session failed")
         self._audio.append(session_id, b"".join(entry.audio for entry in entries))
         return size
 

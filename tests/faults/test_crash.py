@@ -1,0 +1,167 @@
+"""The process dies in the middle of sessions and another carries on: same bytes, same finals, same URLs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from faults.clients import CLIENTS, SDK_WARNINGS, Pace, available
+from faults.oracle import Stored, check, quiet_run, stored
+from faults.proxy import Fault, Kind, Link
+from faults.run import SERVER_OPTIONS
+from faults.schedules import speech
+from live import PATIENCE_S, STOP, connected, is_final, open_session, pieces
+from server import STOP_S, Server, start
+
+pytestmark = [SDK_WARNINGS, pytest.mark.timeout(240)]
+
+CHUNK = 3200
+PACE = Pace(chunk=CHUNK, chunks_per_s=40)
+ACCEPTED_WITHIN_S = 3.0
+
+
+class Machine:
+    """One data directory and one port, and the processes that serve them one after the other."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.server = start(data_dir, *SERVER_OPTIONS)
+        self._port = urlsplit(self.server.url).port
+
+    def kill(self) -> None:
+        """Kill the process; one that is gone is fine."""
+        self.server.http.close()
+        self.server.process.kill()
+        self.server.process.wait()
+        if self.server.process.stdout is not None:
+            self.server.process.stdout.close()
+
+    async def restart(self) -> Server:
+        """Kill the process if it lives, and give the next one once it accepts connections."""
+        self.kill()
+        self.server = await asyncio.to_thread(start, self.server.data_dir, *SERVER_OPTIONS, "--port", str(self._port))
+        return self.server
+
+
+@pytest.fixture
+def machine(tmp_path) -> Iterator[Machine]:
+    """A server that tests may kill and start again."""
+    started = Machine(tmp_path / "data")
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+async def quiet(machine: Machine) -> dict[int, Stored]:
+    """Undisturbed runs, by speech."""
+    return {number: await quiet_run(machine.server, speech(number)) for number in (0, 1, 5, 9)}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+async def test_killed_and_restarted_nothing_is_lost_or_doubled(machine: Machine, quiet, share: float) -> None:
+    """Every client goes on over `kill -9`, its bytes and finals are those of a quiet run, and none comes twice."""
+    clients = [name for name in CLIENTS if available(name)]
+    speeches = dict(zip(clients, quiet, strict=False))
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        links = {name: await stack.enter_async_context(Link(machine.server.url)) for name in clients}
+        runs = {
+            name: group.create_task(CLIENTS[name](links[name].url, speech(speeches[name]), PACE)) for name in clients
+        }
+        await _until_sent(links["async"], int(len(speech(speeches["async"])) * share))
+        second = await machine.restart()
+        for name in clients:
+            number = speeches[name]
+            await asyncio.to_thread(check, second, links[name], await runs[name], speech(number), quiet[number])
+
+
+async def test_old_urls_are_accepted_soon_after_a_restart(machine: Machine) -> None:
+    """A client that knocks while the next process starts gets in within three seconds of its being ready."""
+    opened = [open_session(machine.server) for _ in range(5)]
+    audio = speech(0)
+    for each in opened:
+        async with connected(each) as socket:
+            await socket.send(*pieces(audio, CHUNK))
+            await socket.acked_up_to(len(audio))
+            await socket.drop()
+    second = await machine.restart()
+    since = time.monotonic()
+    for each in opened:
+        async with connected(each) as socket:
+            assert time.monotonic() - since < ACCEPTED_WITHIN_S
+            await socket.send(STOP)
+            assert await socket.ended() == 1000
+            assert stored(second, each.session_id).audio == audio
+
+
+async def test_finals_keep_their_ids_and_come_once(machine: Machine, quiet) -> None:
+    """What was told before the crash is not told again, and what comes after goes on on the same clock."""
+    audio = speech(0)
+    opened = open_session(machine.server)
+    async with connected(opened) as before:
+        await before.send(*pieces(audio[: len(audio) * 3 // 4], CHUNK))
+        await before.until(is_final)
+        machine.kill()
+        await before.ended()
+    second = await machine.restart()
+    async with connected(opened) as after:
+        await after.send(*pieces(audio[before.acked[-1][1] :], CHUNK), STOP)
+        assert await after.ended() == 1000
+    told = [final["id"] for final in before.finals + after.finals]
+    assert told == sorted(set(told))
+    kept = stored(second, opened.session_id)
+    assert (kept.audio, kept.finals) == (audio, quiet[0].finals)
+
+
+async def test_a_stop_survives_a_crash(machine: Machine, quiet) -> None:
+    """A session that was stopped is finished by the next process, whether or not its client returns."""
+    audio = speech(0)
+    opened = open_session(machine.server)
+    async with connected(opened) as socket:
+        await socket.send(*pieces(audio, CHUNK), STOP)
+        await socket.until(lambda message: message["type"] == "stop_recording")
+        machine.kill()
+        await socket.ended()
+    second = await machine.restart()
+    async with asyncio.timeout(PATIENCE_S):
+        while second.result(opened.session_id)["status"] != "done":
+            await asyncio.sleep(0.1)
+    kept = stored(second, opened.session_id)
+    assert (kept.audio, kept.finals) == (audio, quiet[0].finals)
+
+
+async def test_killed_again_and_again(machine: Machine, quiet) -> None:
+    """Three crashes and dropped sockets in one session leave it as if nothing had happened."""
+    audio = speech(5)
+    plans = ((Fault(kind=Kind.DEAF, at=20_000, lasts_s=0.3),), (), (Fault(kind=Kind.RESET, at=9_000),))
+    async with Link(machine.server.url, plans) as link:
+        run = asyncio.create_task(CLIENTS["async"](link.url, audio, PACE))
+        for share in (0.2, 0.5, 0.8):
+            await _until_sent(link, int(len(audio) * share))
+            server = await machine.restart()
+        report = await run
+        await asyncio.to_thread(check, server, link, report, audio, quiet[5])
+
+
+async def test_a_drained_process_hands_over(machine: Machine, quiet) -> None:
+    """SIGTERM ends the process with 0 and its sockets with 1012; the clients go on with the next one, whole."""
+    audio = speech(0)
+    async with Link(machine.server.url) as link:
+        run = asyncio.create_task(CLIENTS["async"](link.url, audio, PACE))
+        await _until_sent(link, len(audio) // 2)
+        machine.server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(machine.server.process.wait, STOP_S) == 0
+        second = await machine.restart()
+        report = await run
+        await asyncio.to_thread(check, second, link, report, audio, quiet[0])
+
+
+async def _until_sent(link: Link, size: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(len(socket.audio) for socket in link.sockets) < size:
+            await asyncio.sleep(0.01)
