@@ -32,7 +32,18 @@ NAMES = [name for name, _ in commands()]
 def test_the_commands_are_those_promised():
     """Nothing is missing from the command line, and nothing is there unannounced."""
     assert sorted(NAMES) == sorted(
-        ["serve", "keys create", "keys list", "keys revoke", "transcribe", "listen", "demo", "doctor", "version"]
+        [
+            "serve",
+            "keys create",
+            "keys list",
+            "keys revoke",
+            "keys rotate-secret",
+            "transcribe",
+            "listen",
+            "demo",
+            "doctor",
+            "version",
+        ]
         + [f"sessions {each}" for each in ("list", "show", "delete", "download")]
     )
 
@@ -82,7 +93,7 @@ def test_help_imports_nothing_slow():
         ("transcribe a.wav --format docx", "'docx' is not one of"),
         ("transcribe a.wav --endpointing soon", "Invalid value for '--endpointing'"),
         ("sessions list --limit 0", "Invalid value for '--limit'"),
-        ("keys revoke", "Missing argument 'ID'"),
+        ("keys revoke", "keys rotate-secret", "Missing argument 'ID'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(arguments, says, capsys):
