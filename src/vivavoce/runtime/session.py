@@ -568,7 +568,10 @@ class Session:
         self._wake.set()
 
     def _on_lost(self, error: StoreError) -> None:
-        self._say(Problem(code=error.code, message="audio could not be stored; it is not acknowledged"))
+        problem = Problem(code=error.code, message="audio could not be stored; it is not acknowledged")
+        if problem.kind in self._options.wanted:
+            # Not by the journal, which has just failed.
+            self._send(self._parts.wire.render(self.id, problem, now()))
         if self._connection is not None:
             self._connection.close(Ending.LOST)
 
