@@ -13,7 +13,8 @@ from server import serving
 ST = Path(sysconfig.get_path("scripts")) / "st"
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("examples", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_request_breaks_the_server(tmp_path: Path, examples: int) -> None:
     """Generated requests, valid and broken, in sequences too, never get a 5xx."""
     with serving(tmp_path / "data", "--max-sessions", "100000", "--connect-timeout", "5") as server:
@@ -23,7 +24,7 @@ def test_no_request_breaks_the_server(tmp_path: Path, examples: int) -> None:
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=280,
+            timeout=1400,
             check=False,
         )
         assert run.returncode == 0, run.stdout + run.stderr
