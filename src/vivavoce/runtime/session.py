@@ -76,6 +76,9 @@ IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 PROOF_S = 1.0
 """How long a client that came back has to send audio before messages go on without it."""
 
+STORE_TRIES = 30
+"""How often the journal is asked to keep what a session said; it tries for ten seconds each time."""
+
 MAX_STORED_PROBLEMS = 100
 """A client that sends nothing but nonsense is told so each time, but does not fill the store."""
 
@@ -539,8 +542,26 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
+        """Make a write durable, then wake the courier and call `then`, in the order of the calls."""
         self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, write.deliveries, then))
+        self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, 1))
+
+    def _on_journaled(
+        self, write: Write, then: Callable[[], None] | None, tried: int, error: StoreError | None
+    ) -> None:
+        if error is not None and tried < STORE_TRIES:
+            # Unlike audio, what the session said cannot be sent again by its client.
+            self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, tried + 1))
+            return
+        self._unsaid -= 1
+        if error is not None:
+            self._failure = error
+            self._wake.set()
+            return
+        if write.deliveries:
+            self._parts.courier.wake(self.id, write.deliveries)
+        if then is not None:
+            then()
 
     def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
         if error is not None:
@@ -548,18 +569,6 @@ class Session:
             self._wake.set()
         elif deliveries:
             self._parts.courier.wake(self.id, deliveries)
-
-    def _on_journaled(
-        self, deliveries: tuple[Delivery, ...], then: Callable[[], None] | None, error: StoreError | None
-    ) -> None:
-        self._unsaid -= 1
-        if deliveries and error is None:
-            self._parts.courier.wake(self.id, deliveries)
-        if error is not None:
-            self._failure = error
-            self._wake.set()
-        elif then is not None:
-            then()
 
     def _on_kept(self, start: int, stop: int) -> None:
         seconds = self._seconds
