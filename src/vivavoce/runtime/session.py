@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -397,8 +397,8 @@ class Session:
             self._intake.end()
             self._control("stop")
 
-    def _control(self, kind: str) -> None:
-        control = Control(at=self._intake.size, kind="stop" if kind == "stop" else "cut")
+    def _control(self, kind: Literal["cut", "stop"]) -> None:
+        control = Control(at=self._intake.size, kind=kind)
         self._journal(self._write(controls=(control,)))
         self._controls.append(control)
         self._wake.set()
@@ -542,7 +542,7 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
-        """Make a write durable, then wake the courier and call `then`, in the order of the calls."""
+        """Make a write durable, then wake the courier and call `then`; in order, but behind others once it failed."""
         self._unsaid += 1
         self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, 1))
 
