@@ -11,7 +11,6 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -117,8 +116,9 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _store_in(fields: Mapping[str, Any]) -> str:
-    return f"sqlite:///{(fields['data_dir'] / 'vivavoce.sqlite3').as_posix()}"
+def store_in(directory: Path) -> str:
+    """Give the URL of the database that a data directory holds by default."""
+    return f"sqlite:///{(directory / 'vivavoce.sqlite3').as_posix()}"
 
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         description="Directory of the database and the audio; by default the user's own data directory.",
     )
     store_url: str = Field(
-        default_factory=_store_in,
+        default_factory=lambda fields: store_in(fields["data_dir"]),
         min_length=1,
         description="Database as an SQLAlchemy URL; by default vivavoce.sqlite3 in the data directory.",
     )

@@ -139,12 +139,14 @@ def _serve_one_caller(settings: Settings) -> None:
 
 def _for_one_caller(settings: Settings, directory: Path) -> Settings:
     """Give settings that keep what was chosen about speech and nothing of where and for whom to serve."""
+    from vivavoce.config import store_in
+
     return settings.model_copy(
         update={
             "host": "127.0.0.1",
             "port": 0,
             "data_dir": directory,
-            "store_url": f"sqlite+aiosqlite:///{(directory / 'vivavoce.db').as_posix()}",
+            "store_url": store_in(directory),
             "public_url": None,
             "trusted_proxies": (),
             "allowed_hosts": (),
