@@ -100,14 +100,88 @@ class Transcript:
         return tuple(sorted(counts, key=lambda language: -counts[language]))
 
 
+class Feature(StrEnum):
+    """What a client can ask for beside the transcript, by the contract's names; add-ons provide these."""
+
+    CUSTOM_VOCABULARY = "custom_vocabulary"
+    CUSTOM_SPELLING = "custom_spelling"
+    PII_REDACTION = "pii_redaction"
+    NAMED_ENTITY_RECOGNITION = "named_entity_recognition"
+    SENTIMENT_ANALYSIS = "sentiment_analysis"
+    TRANSLATION = "translation"
+    SUMMARIZATION = "summarization"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """A named entity: `text` as it stands in its utterance, whose words `[first, stop)` it covers; times in seconds.
+
+    `kind` is an upper-case label such as EMAIL_ADDRESS, PHONE_NUMBER, MONEY, DATE, NAME or LOCATION.
+    """
+
+    kind: str
+    text: str
+    start: float
+    end: float
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentiment:
+    """How one sentence sounds: positive, negative, neutral or mixed, and an emotion; times in seconds."""
+
+    sentiment: str
+    emotion: str
+    text: str
+    start: float
+    end: float
+    channel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """An utterance in the language `target`: same id, channel, start and end; its words carry times."""
+
+    target: str
+    utterance: Utterance
+
+
+Findings = tuple[Entity, ...] | tuple[Sentiment, ...] | Translation | str
+"""What an add-on finds: entities or sentiments of an utterance, its translation, or a transcript's summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One add-on's answer on one utterance, or on the whole transcript, whose `utterance_id` is empty.
+
+    `target` is a translation's language and empty for others. `found` is None where the add-on failed; `error` then
+    says why in words fit for clients. `spent_s` is how long it took.
+    """
+
+    feature: Feature
+    utterance_id: str = ""
+    target: str = ""
+    found: Findings | None
+    error: str | None = None
+    spent_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Names what was looked at for what; a session has at most one finding of each key."""
+        return f"{self.feature}/{self.utterance_id}/{self.target}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a finished session yields."""
+    """What a finished session yields; `findings` are those of the `features` that it asked for, and their options."""
 
     transcript: Transcript
     audio_s: float
     channels: int
     transcription_s: float
+    features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +237,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """What a client asked of its session, checked and complete."""
+    """What a client asked of its session, checked and complete.
+
+    `features` are those switched on, each with its own options, named as in the contract.
+    """
 
     audio: AudioFormat = field(default_factory=AudioFormat)
     languages: tuple[str, ...] = ()
@@ -173,6 +250,7 @@ class SessionOptions:
     wanted: frozenset[Kind] = frozenset()
     callback_url: str | None = None
     callback_wanted: frozenset[Kind] = frozenset()
+    features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Status(StrEnum):

@@ -1,13 +1,14 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
 Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
-without required arguments. All plugins are plain blocking code; `runtime` decides on which thread or process they run.
+without required arguments; those in `vivavoce.addons` take the server's `AddonSettings`. All plugins are plain blocking
+code; `runtime` decides on which thread or process they run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from vivavoce.model import (
     Control,
     Delivery,
     DeliveryReport,
+    Finding,
+    Findings,
     Hypothesis,
     Lane,
     Outcome,
@@ -30,6 +33,7 @@ from vivavoce.model import (
     SessionRecord,
     Snapshot,
     Status,
+    Transcript,
     Utterance,
 )
 
@@ -95,6 +99,70 @@ class Aligner(Protocol):
         """Give each word's start and end in seconds from the clip's start, in order, or None where it fails."""
 
 
+class TextRule(Protocol):
+    """Rewrites what was heard before anybody sees or stores it; one object serves one session."""
+
+    def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
+        """Give the utterance as it should read, the same for the same one; takes about a millisecond.
+
+        Id, channel and speaker stay. A partial without words left is not shown.
+        """
+
+
+class UtteranceAddon(Protocol):
+    """Looks at one utterance at a time; called from several threads at once."""
+
+    def look(self, utterance: Utterance, before: Sequence[Utterance]) -> Findings:
+        """Give what it finds; blocks. `before` are the finals said before this one, a few of them, newest last.
+
+        Raises `AddonError`, with words fit for clients. Looking again after a crash may find something else.
+        """
+
+
+class TranscriptAddon(Protocol):
+    """Looks at a whole transcript, when the last final is out."""
+
+    def look(self, transcript: Transcript) -> Findings:
+        """Give what it finds; blocks. Raises `AddonError`, with words fit for clients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddonParts:
+    """What an add-on does for one session: any of these.
+
+    `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else.
+    """
+
+    rule: TextRule | None = None
+    by_target: Mapping[str, UtteranceAddon] = field(default_factory=dict)
+    transcript: TranscriptAddon | None = None
+
+
+class Addon(Protocol):
+    """One feature; made once for all sessions by the factory of its name in `vivavoce.addons`."""
+
+    threads: int
+    """How many calls of `look` may run at once."""
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
+        """Give what works for one session: `options` are the feature's own, named as in the contract.
+
+        `languages` are those that the session expects, none where they are to be detected. Blocks.
+        """
+
+    def close(self) -> None:
+        """Free what all sessions shared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddonSettings:
+    """What the server's settings tell add-ons; a factory takes one of these.
+
+    A factory raises `AddonMissing` where the settings leave it without what it needs, which only takes the feature
+    away, and `SetupError` where they are wrong.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
     """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
@@ -109,6 +177,7 @@ class Write:
     controls: tuple[Control, ...] = ()
     messages: tuple[StoredMessage, ...] = ()
     finals: tuple[Utterance, ...] = ()
+    findings: tuple[Finding, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     status: Status | None = None
     completed_at: datetime | None = None
@@ -239,7 +308,7 @@ class AudioFiles(Protocol):
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`)."""
+    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `addons`)."""
     return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
 
 
