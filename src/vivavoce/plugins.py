@@ -222,7 +222,7 @@ class Store(Protocol):
         """Replace the client's debug data."""
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals, controls and deliveries."""
+        """Remove a session with its messages, finals, findings, controls and deliveries."""
 
     async def delete_sessions(self, session_ids: Sequence[str]) -> None:
         """Remove several sessions at once, as `delete_session` does."""
@@ -247,6 +247,9 @@ class Store(Protocol):
 
     async def finals(self, session_id: str) -> list[Utterance]:
         """Give the finals by start, then channel."""
+
+    async def findings(self, session_id: str) -> list[Finding]:
+        """Give what add-ons said, by feature, utterance and target."""
 
     async def waiting_lanes(self) -> list[tuple[str, Lane]]:
         """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""

@@ -304,8 +304,9 @@ async def read_session(record: Session, hub: Hub) -> JSONResponse:
 async def _body(hub: Sessions, record: SessionRecord) -> dict[str, Any]:
     if record.status != Status.DONE:
         return session_body(record, [], [])
-    finals, messages = await asyncio.gather(hub.store.finals(record.id), hub.store.messages(record.id))
-    return session_body(record, finals, messages)
+    store = hub.store
+    kept = store.finals(record.id), store.messages(record.id), store.findings(record.id)
+    return session_body(record, *await asyncio.gather(*kept))
 
 
 @router.patch(

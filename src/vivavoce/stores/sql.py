@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
 from vivavoce.model import ApiKey, Control, Kind, Lane, SessionRecord, Snapshot, Status, Utterance, Word
+from vivavoce.stores import findings as found
 from vivavoce.stores import outbox as owed
 from vivavoce.stores.database import empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
-from vivavoce.stores.schema import api_keys, controls, finals, messages, outbox, progress, sessions, snapshots
+from vivavoce.stores.schema import api_keys, controls, finals, findings, messages, outbox, progress, sessions, snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable
 
-    from vivavoce.model import Delivery, DeliveryReport, Outcome
+    from vivavoce.model import Delivery, DeliveryReport, Finding, Outcome
     from vivavoce.plugins import Write
 
 _T = TypeVar("_T")
@@ -153,7 +154,7 @@ class SqlStore:
             raise StoreError("cannot keep metadata: there is no such session")
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals, controls and deliveries; none is fine."""
+        """Remove a session with its messages, finals, findings, controls and deliveries; none is fine."""
         await self.delete_sessions([session_id])
 
     async def delete_sessions(self, session_ids: Sequence[str]) -> None:
@@ -200,8 +201,8 @@ class SqlStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.
 
-        Raises `StoreError` for a session that is not there or has another epoch, and for a message or final that is
-        there already.
+        Raises `StoreError` for a session that is not there or has another epoch, and for a message, final or
+        finding that is there already.
         """
         if not writes:
             return
@@ -247,6 +248,10 @@ class SqlStore:
         query = select(*columns).where(finals.c.session_id == session_id)
         rows = await self._rows("read finals", query.order_by(finals.c.start, finals.c.channel, finals.c.id))
         return [_utterance(row) for row in rows]
+
+    async def findings(self, session_id: str) -> list[Finding]:
+        """Give what add-ons said, by feature, utterance and target."""
+        return [found.finding(row) for row in await self._rows("read findings", found.findings_of(session_id))]
 
     async def waiting_lanes(self) -> list[tuple[str, Lane]]:
         """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""
@@ -435,6 +440,8 @@ def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict
         yield insert(messages), rows
     if rows := [_final_row(write.session_id, final) for write in writes for final in write.finals]:
         yield insert(finals), rows
+    if rows := [found.finding_row(write.session_id, each) for write in writes for each in write.findings]:
+        yield insert(findings), rows
     if rows := [_snapshot_row(write.session_id, write.snapshot) for write in writes if write.snapshot]:
         # Of several snapshots of a channel only the last one counts.
         last = {(row["session_id"], row["channel"]): row for row in rows}
