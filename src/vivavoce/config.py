@@ -228,6 +228,12 @@ class Settings(BaseSettings):
     callback_connections: int = Field(
         256, ge=1, le=10_000, description="Connections to receivers of callbacks at once, and as many of webhooks."
     )
+    addon_deadline: PositiveSeconds = Field(
+        10, description="Seconds that an add-on may take for one utterance before that is answered with an error."
+    )
+    closing_deadline: PositiveSeconds = Field(
+        120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
     otel: bool = Field(default=False, description="Send OpenTelemetry spans of utterances; needs vivavoce[otel].")
