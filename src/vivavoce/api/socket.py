@@ -12,7 +12,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from vivavoce.events import AudioRefused, Problem
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
-from vivavoce.runtime.session import Connection, Session
+from vivavoce.runtime.parts import Connection
+from vivavoce.runtime.session import Session
 from vivavoce.wire.live import AudioChunk, BadChunk, BadMessage, CloseCode, StopRecording, receive
 
 log = structlog.get_logger()

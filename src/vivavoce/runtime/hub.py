@@ -26,8 +26,9 @@ from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.isolated import IsolatedAligner
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
+from vivavoce.runtime.parts import Parts, Past, Wire
 from vivavoce.runtime.retention import Retention
-from vivavoce.runtime.session import STATES, Parts, Past, Session, Wire
+from vivavoce.runtime.session import STATES, Session
 
 log = structlog.get_logger()
 

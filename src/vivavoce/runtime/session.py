@@ -17,16 +17,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import structlog
 
-from vivavoce.config import Settings
 from vivavoce.errors import SetupError, StoreError
 from vivavoce.events import (
     AudioAccepted,
@@ -46,7 +44,6 @@ from vivavoce.events import (
     key_of,
 )
 from vivavoce.model import (
-    AudioFormat,
     Control,
     Delivery,
     Result,
@@ -55,17 +52,16 @@ from vivavoce.model import (
     Snapshot,
     Status,
     Transcript,
-    Utterance,
     now,
 )
-from vivavoce.plugins import AudioFiles, Store, Write
+from vivavoce.plugins import Write
 from vivavoce.runtime import metrics
-from vivavoce.runtime.callbacks import Courier, Envelopes, Mailing
+from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
-from vivavoce.runtime.journal import Journal
-from vivavoce.runtime.listener import Listener, Models
+from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox
+from vivavoce.runtime.parts import Connection, Parts, Past
 
 log = structlog.get_logger()
 
@@ -83,59 +79,6 @@ MAX_STORED_PROBLEMS = 100
 """A client that sends nothing but nonsense is told so each time, but does not fill the store."""
 
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
-
-
-class Wire(Envelopes, Protocol):
-    """What a session needs of its client's protocol."""
-
-    def render(self, session_id: str, event: Event, at: datetime) -> Message:
-        """Write an event as a message."""
-
-    def options_of(self, request: Mapping[str, Any]) -> SessionOptions:
-        """Read a stored request."""
-
-    def audio_start(self, head: bytes) -> int | None:
-        """Give the length of a header before the audio, None while `head` is too short to tell."""
-
-    def header_mismatch(self, head: bytes, audio: AudioFormat) -> str | None:
-        """Say how a header contradicts the announced format, None where it does not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What all sessions of a process share; `models` are loaded while audio is already taken."""
-
-    settings: Settings
-    store: Store
-    audio: AudioFiles
-    journal: Journal
-    courier: Courier
-    models: asyncio.Task[Models]
-    ears: Executor
-    wire: Wire
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """What an earlier process left of a session."""
-
-    messages: Sequence[StoredMessage] = ()
-    finals: Sequence[Utterance] = ()
-    controls: Sequence[Control] = ()
-    snapshots: Sequence[Snapshot] = ()
-
-    @property
-    def said(self) -> frozenset[str]:
-        """Names of what was reported."""
-        finals = (key_of(Final(utterance=utterance)) for utterance in self.finals)
-        return frozenset([*(message.key for message in self.messages), *finals])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Connection:
-    """One socket of a session; `close` is called when it must go before the mailbox is empty."""
-
-    close: Callable[[Ending], None]
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""Gladia's v2 live protocol as the runtime needs it (`runtime.session.Wire`)."""
+"""Gladia's v2 live protocol as the runtime needs it (`runtime.parts.Wire`)."""
 
 from vivavoce.wire.callback import callback, webhook
 from vivavoce.wire.live import render
