@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,21 +32,27 @@ MANY_WAIT, MAX_WAIT = 32, 256
 class Examiner:
     """Asks a session's add-ons; everything of it lives on the event loop."""
 
+    _addons: Addons
+
     def __init__(
         self,
-        addons: Addons,
-        opened: Opened,
         *,
         said: Collection[str],
         say: Callable[[UtteranceExamined | TranscriptExamined], None],
         woken: Callable[[], None],
     ) -> None:
         """Tell `say` what they find, but for what is `said`, and call `woken` whenever an answer has come."""
-        self._addons, self._opened = addons, opened
+        self._opened = Opened()
         self._said, self._say, self._woken = said, say, woken
         self._before: deque[Utterance] = deque(maxlen=MAX_BEFORE)
         self._owed: dict[_Question, asyncio.Task[None]] = {}
         self._closing: asyncio.TimerHandle | None = None
+
+    def begin(self, addons: Addons, opened: Opened, finals: Iterable[Utterance]) -> None:
+        """Ask from here on, first about the `finals` that were said before."""
+        self._addons, self._opened = addons, opened
+        for utterance in finals:
+            self.examine(utterance)
 
     @property
     def settled(self) -> bool:

@@ -1,4 +1,5 @@
-"""A session's way through: bytes of the journal → frames → voice activity → channels → decode pool → events.
+"""A session's way through: bytes of the journal → frames → voice activity → channels → decode pool → text
+rules → events.
 
 Reading bytes, resampling and voice activity run on a thread of the `ears`; the channels' state machines and the answers
 of the pool run on the event loop, so they never meet. `hear` goes on only when the last piece is through, and a session
@@ -22,12 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.config import Settings
-from vivavoce.events import Event, Problem, SpeechEnded
+from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
+from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.rules import TextRules
 from vivavoce.speech.audio import FRAME, AudioDecoder
 from vivavoce.speech.channel import Ask, Channel, ChannelState, Outcome, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import Endpointer
@@ -37,11 +40,12 @@ MAX_FINALS_OUT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """What hears: voice activity, and the pool around the engine."""
+    """What hears: voice activity, and the pool around the engine; and what makes something of the text."""
 
     pool: DecodePool
     vad: Vad
     aligner: IsolatedAligner | None
+    addons: Addons
 
     async def close(self) -> None:
         """Stop decoding and free the models."""
@@ -49,6 +53,7 @@ class Models:
         if self.aligner is not None:
             await self.aligner.close()
         self.pool.engine.close()
+        await self.addons.close()
 
 
 class Listener:
@@ -56,6 +61,7 @@ class Listener:
 
     _pool: DecodePool
     _vad: Vad
+    _rules: TextRules
 
     def __init__(
         self,
@@ -79,10 +85,9 @@ class Listener:
         self.late = False
         self.decoding_s = 0.0
 
-    async def begin(self, models: asyncio.Task[Models], snapshots: Iterable[Snapshot]) -> int:
-        """Wait for the models, go to where the snapshots were taken, and give the byte of the audio to hear from."""
-        loaded = await asyncio.shield(models)
-        self._pool, self._vad = loaded.pool, loaded.vad
+    def begin(self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot]) -> int:
+        """Go to where the snapshots were taken, and give the byte of the audio to hear from; `rules` mend the texts."""
+        self._pool, self._vad, self._rules = models.pool, models.vad, rules
         self._vads = [(0, self._vad.open()) for _ in self._channels]
         for snapshot in snapshots:
             self._restore(snapshot)
@@ -206,8 +211,13 @@ class Listener:
 
     def _tell(self, outcome: Outcome) -> None:
         match outcome:
-            case Settled(final=final, state=state):
-                self._say(final, self._snapshot(final.utterance.channel, state))
+            case Settled(final=Final(utterance=heard), state=state):
+                final = Final(utterance=self._rules.apply(heard, final=True))
+                self._say(final, self._snapshot(heard.channel, state))
+            case Partial(utterance=heard):
+                shown = self._rules.apply(heard, final=False)
+                if shown.words:
+                    self._say(Partial(utterance=shown), None)
             case SpeechEnded(channel=channel):
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._keys.pop(channel))

@@ -40,7 +40,9 @@ from vivavoce.events import (
     SessionStarted,
     StopAccepted,
     StoredMessage,
+    TranscriptExamined,
     TranscriptReady,
+    UtteranceExamined,
     key_of,
 )
 from vivavoce.model import (
@@ -56,12 +58,15 @@ from vivavoce.model import (
 )
 from vivavoce.plugins import Write
 from vivavoce.runtime import metrics
+from vivavoce.runtime.addons import Opened
 from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
+from vivavoce.runtime.examiner import Examiner
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox
 from vivavoce.runtime.parts import Connection, Parts, Past
+from vivavoce.runtime.rules import TextRules
 
 log = structlog.get_logger()
 
@@ -84,8 +89,15 @@ CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 class Session:
     """One live session; every method runs on the event loop."""
 
-    def __init__(self, record: SessionRecord, options: SessionOptions, parts: Parts, past: Past | None = None) -> None:
-        """Make a new session, or with a `past` one that goes on."""
+    def __init__(
+        self,
+        record: SessionRecord,
+        options: SessionOptions,
+        parts: Parts,
+        past: Past | None = None,
+        opened: Opened | None = None,
+    ) -> None:
+        """Make a new session, or with a `past` one that goes on; its add-ons may be `opened` already."""
         self.id = record.id
         self.resting = asyncio.Event()
         self.over = False
@@ -134,7 +146,8 @@ class Session:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s = record.transcription_s
-        self._snapshots = past.snapshots
+        self._created_at, self._past, self._opened = record.created_at, past, opened
+        self._examiner = Examiner(said=self._said, say=self._say, woken=self._wake.set)
 
     def opening(self, at: datetime) -> tuple[Delivery, ...]:
         """Give what the session owes from the moment it exists; no socket is told that it does."""
@@ -251,9 +264,11 @@ class Session:
     async def _live(self) -> None:
         try:
             await self._begin_hearing()
-            while not (self._flushed and self._listener.settled):
+            while not (self._flushed and self._listener.settled and self._examiner.settled):
                 self._wake.clear()
                 self._check()
+                if self._flushed and self._listener.settled:
+                    self._examiner.hurry()
                 if self._draining and self._listener.settled:
                     return
                 if not await self._step():
@@ -270,11 +285,15 @@ class Session:
         finally:
             self.resting.set()
             self._listener.close()
+            self._examiner.close()
         await self._linger()
 
     async def _begin_hearing(self) -> None:
         """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
-        self._heard = await self._listener.begin(self._parts.models, self._snapshots)
+        models = await asyncio.shield(self._parts.models)
+        opened = self._opened or await models.addons.open(self._options)
+        self._heard = self._listener.begin(models, TextRules(self.id, opened.rules, self._say), self._past.snapshots)
+        self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0
         while self._controls and self._controls[0].at < self._heard:
@@ -288,6 +307,9 @@ class Session:
     async def _step(self) -> bool:
         """Hear a piece of the stream or act on a control; False if there is nothing to do now."""
         if self._listener.crowded or self._intake.audio_start is None:
+            return False
+        if self._examiner.crowded and self._seconds(self._heard) > (now() - self._created_at).total_seconds():
+            # Only where more was heard than can have been said since the session began.
             return False
         self._heard = max(self._heard, self._intake.audio_start)
         self._listener.late = self._heard < self._late_until
@@ -356,14 +378,29 @@ class Session:
             await self._parts.journal.settle(self.id)
             transcript = Transcript(utterances=tuple(await self._parts.store.finals(self.id)))
             self._say(TranscriptReady(transcript=transcript))
+            if not await self._examine(transcript):
+                return
             result = Result(
                 transcript=transcript,
                 audio_s=recorded_s,
                 channels=self._options.audio.channels,
                 transcription_s=self._decoding_s,
+                features=self._options.features,
+                findings=tuple(await self._parts.store.findings(self.id)),
             )
             self._say(ResultReady(result=result))
         await self._conclude(Ending.FINISHED)
+
+    async def _examine(self, transcript: Transcript) -> bool:
+        """Ask add-ons about the whole transcript; False where the server stops before they have answered."""
+        self._examiner.read(transcript)
+        while not self._examiner.settled:
+            if self._draining:
+                return False
+            self._wake.clear()
+            await self._wake.wait()
+        await self._parts.journal.settle(self.id)
+        return True
 
     async def _conclude(self, ending: Ending) -> None:
         write = self._write(
@@ -404,6 +441,8 @@ class Session:
     def _on_heard(self, event: Event, snapshot: Snapshot | None) -> None:
         write = None if snapshot is None else self._write(snapshot=snapshot, transcription_s=self._decoding_s)
         self._say(event, write)
+        if isinstance(event, Final) and key_of(event) not in self._said:
+            self._examiner.examine(event.utterance)
 
     def _say(self, event: Event, change: Write | None = None) -> None:
         """Send an event, once it is durable if it is to be; `change` becomes durable with it."""
@@ -439,6 +478,7 @@ class Session:
             change or self._write(),
             messages=(stored,),
             finals=(event.utterance,) if isinstance(event, Final) else (),
+            findings=(event.finding,) if isinstance(event, UtteranceExamined | TranscriptExamined) else (),
             deliveries=deliveries,
         )
         self._journal(write, partial(self._send, message, seq) if wanted else None)
