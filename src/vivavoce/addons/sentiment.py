@@ -29,8 +29,8 @@ _NEGATION_REACH = 3
 
 # One string each, since lists would be broken into a hundred lines.
 _ABBREVIATED = (
-    "approx apt ave capt cf col dept dr e.g ext fig gen gov hon i.e lt maj messrs mr mrs ms mt ph.d prof rep rev sen sgt "
-    "sr st u.k u.s vs"
+    "approx apt ave capt cf col dept dr e.g ext fig gen gov hon i.e lt maj messrs mr mrs ms mt ph.d prof rep rev sen "
+    "sgt sr st u.k u.s vs"
 )
 _NEGATING = "aint cannot cant dont hardly neither never no nobody none nor not nothing without wont"
 _ABBREVIATIONS, _NEGATIONS = frozenset(_ABBREVIATED.split()), frozenset(_NEGATING.split())
