@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import structlog
 
@@ -153,45 +153,46 @@ class _Installed:
     async def _call(self, look: Callable[[], Findings], deadline_s: float) -> Answer:
         started = time.monotonic()
         try:
-            found = await self._run(look, deadline_s)
-            if _is_sound(self._feature, found):
-                return Answer(found=found, spent_s=time.monotonic() - started)
-            error = f"{self._feature} gave an answer that cannot be shown"
+            found, failure = await self._run(look, deadline_s)
         except TimeoutError:
-            error = f"{self._feature} took longer than {deadline_s:g} s"
-        except AddonError as failure:
-            error = str(failure).encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS]
-        except Exception as failure:  # noqa: BLE001 - an add-on may be anybody's, and fail in any way
-            log.error("an add-on failed", addon=self._feature.value, error=place_of(failure))
-            error = f"{self._feature} failed"
+            found, failure = None, AddonError(f"{self._feature} took longer than {deadline_s:g} s")
         finally:
             self._turns.release()
-        return Answer(error=error, spent_s=time.monotonic() - started)
+        spent_s = time.monotonic() - started
+        if failure is None and _is_sound(self._feature, found):
+            return Answer(found=cast("Findings", found), spent_s=spent_s)
+        return Answer(error=self._reason(failure), spent_s=spent_s)
 
-    async def _run(self, look: Callable[[], Findings], deadline_s: float) -> Findings:
+    def _reason(self, failure: BaseException | None) -> str:
+        """Say why there is no answer; what an add-on did not mean to say may quote its text, and is not repeated."""
+        if isinstance(failure, AddonError):
+            return str(failure).encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS]
+        if failure is None:
+            return f"{self._feature} gave an answer that cannot be shown"
+        log.error("an add-on failed", addon=self._feature.value, error=place_of(failure))
+        return f"{self._feature} failed"
+
+    async def _run(self, look: Callable[[], Findings], deadline_s: float) -> tuple[object, BaseException | None]:
         """Call on a thread that the end of the program does not wait for, unlike those of an executor."""
         if self._lost >= MAX_LOST:
-            raise AddonError(f"{self._feature} does not answer")
+            return None, AddonError(f"{self._feature} does not answer")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Findings] = loop.create_future()
+        future: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
 
-        def back(found: Findings | None, error: Exception | None) -> None:
+        def back(found: object, error: BaseException | None) -> None:
             if future.done():
                 self._lost -= 1
-            elif error is not None:
-                future.set_exception(error)
             else:
-                assert found is not None
-                future.set_result(found)
+                future.set_result((found, error))
 
         def run() -> None:
-            result: tuple[Findings | None, Exception | None]
+            found, error = None, None
             try:
-                result = look(), None
-            except Exception as error:  # noqa: BLE001 - raised again on the event loop
-                result = None, error
+                found = look()
+            except BaseException as raised:  # noqa: BLE001 - told on the event loop, exits and stops of iterators too
+                error = raised
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(back, *result)
+                loop.call_soon_threadsafe(back, found, error)
 
         Thread(target=run, name=f"addon-{self._feature}", daemon=True).start()
         try:
