@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Kind, SessionOptions
+from vivavoce.model import AudioFormat, Feature, Kind, SessionOptions
 from vivavoce.wire.schema import (
     FEATURES,
     LANGUAGES,
@@ -462,6 +462,71 @@ def test_a_missing_feature_is_refused_by_name_and_passes_where_it_exists(body, f
     with pytest.raises(Unsupported, match=rf"nothing on this installation provides {feature} .*set it to false"):
         parse_request(body, ENGLISH)
     parse_request(body, Capabilities(languages=frozenset(), features=frozenset({feature})))
+
+
+def test_a_missing_feature_says_what_would_provide_it():
+    """An add-on that lacks something tells the caller which setting it wants."""
+    known = Capabilities(languages=frozenset(), remedies={"summarization": "start vivavoce with --such-and-such"})
+    with pytest.raises(Unsupported, match=r"provides summarization \(start vivavoce with --such-and-such\)"):
+        parse_request({"post_processing": {"summarization": True}}, known)
+
+
+def test_features_come_with_all_their_options():
+    """What is switched on, with defaults filled in; what is configured and not switched on is off."""
+    asked = {
+        "realtime_processing": {
+            "translation": True,
+            "translation_config": {"target_languages": ["fr"], "informal": True},
+            "pii_redaction": True,
+            "sentiment_analysis": True,
+            "custom_spelling_config": {"spelling_dictionary": {"Femke": ["femka"]}},
+        },
+        "post_processing": {"summarization": True, "chapterization": True},
+    }
+    parsed = parse_request(asked, Capabilities(languages=frozenset(), features=FEATURES))
+    assert parsed.options.features == {
+        Feature.PII_REDACTION: {"entity_types": [], "processed_text_type": "MARKER", "redact_audio": False},
+        Feature.SENTIMENT_ANALYSIS: {},
+        Feature.TRANSLATION: {
+            "target_languages": ["fr"],
+            "model": "base",
+            "match_original_utterances": True,
+            "lipsync": True,
+            "context_adaptation": True,
+            "informal": True,
+        },
+        Feature.SUMMARIZATION: {"type": "general"},
+    }
+    assert options_of(json.loads(json.dumps(parsed.request))) == parsed.options
+
+
+def test_extensions_show_only_where_they_are_asked_for():
+    """The effective request of everybody else is what Gladia's would be."""
+    every = Capabilities(languages=frozenset(), features=FEATURES)
+    plain = parse_request({}, every).request["realtime_processing"]
+    assert not {"diarization", "pii_redaction"} & set(plain)
+    asked = {"diarization": True, "diarization_config": {"max_speakers": 4.0}, "pii_redaction": False}
+    shown = parse_request({"realtime_processing": asked}, every).request["realtime_processing"]
+    assert shown == {**plain, "diarization": True, "diarization_config": {"max_speakers": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"diarization_config": {"number_of_speakers": 0}}, "number_of_speakers must not be less than 1"),
+        ({"diarization_config": {"min_speakers": -1}}, "min_speakers must not be less than 0"),
+        ({"diarization_config": {"speakers": 1}}, "speakers must not be given: no such field"),
+        (
+            {"pii_redaction_config": {"processed_text_type": "BLUR"}},
+            "processed_text_type must be one of the following values: MARKER, MASK",
+        ),
+        ({"pii_redaction_config": {"entity_types": ["NAME", 1]}}, "entity_types.1 must be a string"),
+    ],
+)
+def test_extensions_are_checked_like_the_rest(config, problem):
+    """Each mistake names its field."""
+    (config_name,) = config
+    assert problems_of({"realtime_processing": config}) == [f"realtime_processing.{config_name}.{problem}"]
 
 
 def test_a_missing_language_is_refused_with_what_there_is():
