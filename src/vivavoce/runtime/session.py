@@ -5,7 +5,7 @@ task (`run`) hears piece after piece, looks at the clock while there is nothing 
 stop is reached and every final is out. What happens to the stream beside its bytes (a stop, a cut because the client
 fell silent) is a `Control` at a byte offset, journaled like audio and acted on when the listener gets there.
 
-Every event leaves by `_say`: rendered, numbered and journaled if it is durable, then put in the mailbox in order.
+Every event leaves by `_say`: rendered, numbered and made durable if it is to be, then put in the mailbox in order.
 
 A session that an earlier process left unfinished is made again from its `Past`: the listener goes back to the snapshots
 stored with the last finals and hears the journal again from there, controls included; what was said before is not said
@@ -67,6 +67,7 @@ from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox
 from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.rules import TextRules
+from vivavoce.runtime.sayings import Sayings
 
 log = structlog.get_logger()
 
@@ -76,9 +77,6 @@ IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
 """How long a client that came back has to send audio before messages go on without it."""
-
-STORE_TRIES = 30
-"""How often the journal is asked to keep what a session said; it tries for ten seconds each time."""
 
 MAX_STORED_PROBLEMS = 100
 """A client that sends nothing but nonsense is told so each time, but does not fill the store."""
@@ -125,7 +123,8 @@ class Session:
         self._said, self._controls = past.said, deque(control for control in past.controls if control.kind != "connect")
         self._seq = max((message.seq for message in past.messages), default=-1) + 1
         self.mailbox = Mailbox(written_to=self._seq - 1)
-        self._unsaid = self._problems = 0
+        self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
+        self._problems = 0
         self._failure: StoreError | None = None
         self._started = record.status is not Status.QUEUED
         self._stopped = any(control.kind == "stop" for control in past.controls)
@@ -195,7 +194,7 @@ class Session:
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
         self.mailbox.drop_acknowledgments()
-        self._journal(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
+        self._sayings.add(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()
         return connection
 
@@ -364,7 +363,7 @@ class Session:
 
     def _control(self, kind: Literal["cut", "stop"]) -> None:
         control = Control(at=self._intake.size, kind=kind)
-        self._journal(self._write(controls=(control,)))
+        self._sayings.add(self._write(controls=(control,)))
         self._controls.append(control)
         self._wake.set()
 
@@ -375,7 +374,8 @@ class Session:
         recorded_s = self._seconds(self._intake.size)
         self._say(RecordingEnded(recorded_s=recorded_s))
         if self._post_processing:
-            await self._parts.journal.settle(self.id)
+            await self._sayings.settle()
+            self._check()
             transcript = Transcript(utterances=tuple(await self._parts.store.finals(self.id)))
             self._say(TranscriptReady(transcript=transcript))
             if not await self._examine(transcript):
@@ -399,7 +399,9 @@ class Session:
                 return False
             self._wake.clear()
             await self._wake.wait()
-        await self._parts.journal.settle(self.id)
+            self._check()
+        await self._sayings.settle()
+        self._check()
         return True
 
     async def _conclude(self, ending: Ending) -> None:
@@ -413,8 +415,9 @@ class Session:
         self.over = True
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)
+        await self._sayings.settle()
         await asyncio.to_thread(self._parts.audio.release, self.id)
-        self.mailbox.close(ending)
+        self.mailbox.close(ending if self._failure is None else Ending.FAILED)
 
     @property
     def _decoding_s(self) -> float:
@@ -455,14 +458,16 @@ class Session:
         self._problems += isinstance(event, Problem)
         if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
             # In its turn: behind what is on its way to the journal.
-            if wanted and self._unsaid:
-                self._journal(self._write(), partial(self._send, message))
+            if wanted and self._sayings.pending:
+                self._sayings.add(self._write(), partial(self._send, message))
+                if self._sayings.crowded and self._connection is not None:
+                    self._connection.close(Ending.LOST)
             elif wanted:
                 self._send(message)
             if deliveries:
-                # Beside the socket's messages, which are not to wait for this.
-                owed = self._write(deliveries=deliveries)
-                self._parts.journal.append(owed, b"", partial(self._on_owed, deliveries))
+                # The socket's messages are not to wait for this.
+                wake = partial(self._parts.courier.wake, self.id, deliveries)
+                self._sayings.add(self._write(deliveries=deliveries), wake, aside=True)
             return
         seq, self._seq = self._seq, self._seq + 1
         stored = StoredMessage(
@@ -481,7 +486,13 @@ class Session:
             findings=(event.finding,) if isinstance(event, UtteranceExamined | TranscriptExamined) else (),
             deliveries=deliveries,
         )
-        self._journal(write, partial(self._send, message, seq) if wanted else None)
+        self._sayings.add(write, partial(self._publish, message, stored, deliveries))
+
+    def _publish(self, message: Message, stored: StoredMessage, deliveries: tuple[Delivery, ...]) -> None:
+        if deliveries:
+            self._parts.courier.wake(self.id, deliveries)
+        if stored.sent:
+            self._send(message, stored.seq)
 
     def _send(self, message: Message, seq: int | None = None) -> None:
         if isinstance(message.event, AudioAccepted):
@@ -524,34 +535,10 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
-        """Make a write durable, then wake the courier and call `then`; in order, but behind others once it failed."""
-        self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, 1))
-
-    def _on_journaled(
-        self, write: Write, then: Callable[[], None] | None, tried: int, error: StoreError | None
-    ) -> None:
-        if error is not None and tried < STORE_TRIES:
-            # Unlike audio, what the session said cannot be sent again by its client.
-            self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, tried + 1))
-            return
-        self._unsaid -= 1
-        if error is not None:
-            self._failure = error
-            self._wake.set()
-            return
-        if write.deliveries:
-            self._parts.courier.wake(self.id, write.deliveries)
-        if then is not None:
-            then()
-
-    def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
-        if error is not None:
-            self._failure = error
-            self._wake.set()
-        elif deliveries:
-            self._parts.courier.wake(self.id, deliveries)
+    def _on_given_up(self, error: StoreError) -> None:
+        """The store was away for so long that what was said is lost, and the session with it."""
+        self._failure = error
+        self._wake.set()
 
     def _on_kept(self, start: int, stop: int) -> None:
         seconds = self._seconds
