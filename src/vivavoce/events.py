@@ -91,11 +91,12 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """An utterance that will not change any more."""
+    """An utterance that will not change any more; `hidden` are parts of its audio not to be kept, in seconds."""
 
     kind: ClassVar[Kind] = Kind.FINAL
     durable: ClassVar[bool] = True
     utterance: Utterance
+    hidden: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,17 @@ class AudioFormat:
         """Bytes of one sample of every channel."""
         return self.sample_bytes * self.channels
 
+    @property
+    def silent_sample(self) -> bytes:
+        """One sample of silence; 8-bit PCM is unsigned, as in WAV."""
+        match self.encoding:
+            case "alaw":
+                return b"\xd5"
+            case "ulaw":
+                return b"\xff"
+            case "pcm":
+                return b"\x80" if self.sample_bytes == 1 else bytes(self.sample_bytes)
+
     def duration_s(self, size: int) -> float:
         """Give the seconds of audio in `size` bytes."""
         return size / (self.frame_bytes * self.sample_rate)

@@ -130,10 +130,13 @@ class TranscriptAddon(Protocol):
 class AddonParts:
     """What an add-on does for one session: any of these.
 
-    `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else.
+    `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else. `hides`
+    gives the parts (seconds) of a final's audio that are to be silenced in what is stored; it is asked about the final
+    as `rule` finds it.
     """
 
     rule: TextRule | None = None
+    hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
     by_target: Mapping[str, UtteranceAddon] = field(default_factory=dict)
     transcript: TranscriptAddon | None = None
 
@@ -296,6 +299,9 @@ class AudioFiles(Protocol):
 
     def read(self, session_id: str, offset: int, size: int) -> bytes:
         """Give up to `size` bytes from `offset`; fewer at the end, none where there is no file."""
+
+    def overwrite(self, session_id: str, offset: int, data: bytes) -> None:
+        """Write over bytes that the file has; what would reach beyond its end is left out."""
 
     def truncate(self, session_id: str, size: int) -> None:
         """Cut the file back to `size` bytes, where a crash left more than was committed."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from vivavoce.events import Problem
 from vivavoce.model import Feature, Utterance, Word
+from vivavoce.runtime.opened import Opened
 from vivavoce.runtime.rules import WITHHELD, TextRules
 
 SECRET = "swordfish"
@@ -37,6 +39,14 @@ def appending(text: str) -> Rule:
     return Rule(lambda texts: [*texts, text])
 
 
+def rules_of(
+    rules: Mapping[Feature, Any],
+    say: Callable[[Problem], None],
+    hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None,
+) -> TextRules:
+    return TextRules("s", Opened(rules=rules, hides=hides), say)
+
+
 def said(text: str) -> Utterance:
     words = tuple(Word(text=word, start=1.0, end=2.0, confidence=0.5) for word in text.split())
     return Utterance(
@@ -56,7 +66,7 @@ def test_vocabulary_comes_first_and_redaction_last(problems):
         Feature.CUSTOM_SPELLING: appending("spelled"),
         Feature.CUSTOM_VOCABULARY: appending("heard"),
     }
-    assert TextRules("s", rules, problems.append).apply(said("so"), final=True).text == "so heard spelled redacted"
+    assert rules_of(rules, problems.append).final(said("so")).utterance.text == "so heard spelled redacted"
     assert problems == []
 
 
@@ -67,9 +77,7 @@ def test_a_rule_cannot_rename_what_it_rewrites(problems):
         def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
             return replace(super().rewrite(utterance, final=final), id="", channel=7, speaker=None)
 
-    ruled = TextRules("s", {Feature.CUSTOM_SPELLING: Renaming(lambda _: ["x"])}, problems.append).apply(
-        said("a"), final=True
-    )
+    ruled = rules_of({Feature.CUSTOM_SPELLING: Renaming(lambda _: ["x"])}, problems.append).final(said("a")).utterance
     assert (ruled.id, ruled.channel, ruled.speaker, ruled.text) == ("00_00001000", 0, 3, "x")
 
 
@@ -77,16 +85,20 @@ def test_a_rule_cannot_rename_what_it_rewrites(problems):
 def test_a_text_survives_a_broken_vocabulary(problems, final):
     """The other rules still work, and the client hears of a final, in words that quote nothing."""
     rules = {Feature.CUSTOM_VOCABULARY: Broken(), Feature.CUSTOM_SPELLING: appending("spelled")}
-    ruled = TextRules("s", rules, problems.append).apply(said(SECRET), final=final)
-    assert ruled.text == f"{SECRET} spelled"
+    made = rules_of(rules, problems.append)
+    ruled = made.final(said(SECRET)) if final else made.partial(said(SECRET))
+    assert ruled is not None
+    assert ruled.utterance.text == f"{SECRET} spelled"
     assert [problem.code for problem in problems] == ["addon_error"] * final
     assert all(SECRET not in problem.message for problem in problems)
 
 
 def test_a_final_that_cannot_be_redacted_keeps_its_place_and_loses_its_text(problems):
     """What was to be hidden does not leave because the hiding failed; times, id and speaker do."""
-    ruled = TextRules("s", {Feature.PII_REDACTION: Broken()}, problems.append).apply(said(SECRET), final=True)
+    final = rules_of({Feature.PII_REDACTION: Broken()}, problems.append).final(said(SECRET))
+    ruled = final.utterance
     assert ruled.text == WITHHELD
+    assert final.hidden == ((1.0, 2.0),)
     assert (ruled.id, ruled.start, ruled.end, ruled.speaker) == ("00_00001000", 1.0, 2.0, 3)
     assert [(word.start, word.end) for word in ruled.words] == [(1.0, 2.0)]
     (problem,) = problems
@@ -95,15 +107,42 @@ def test_a_final_that_cannot_be_redacted_keeps_its_place_and_loses_its_text(prob
 
 
 def test_a_partial_that_cannot_be_redacted_is_not_shown(problems):
-    """It has no words left, and nobody is told: the next one may do."""
-    ruled = TextRules("s", {Feature.PII_REDACTION: Broken()}, problems.append).apply(said(SECRET), final=False)
-    assert ruled.words == ()
+    """Nobody is told either: the next one may do."""
+    assert rules_of({Feature.PII_REDACTION: Broken()}, problems.append).partial(said(SECRET)) is None
     assert problems == []
+
+
+def test_a_partial_without_words_left_is_not_shown(problems):
+    """A rule may withhold all of it."""
+    assert rules_of({Feature.PII_REDACTION: Rule(lambda _: [])}, problems.append).partial(said("4111")) is None
+
+
+def test_what_is_hidden_is_found_in_the_text_that_redaction_is_given(problems):
+    """The times to silence come from the final as vocabulary and spelling left it."""
+    seen = []
+
+    def hides(utterance: Utterance) -> list[tuple[float, float]]:
+        seen.append(utterance.text)
+        return [(1.25, 1.5)]
+
+    rules = {Feature.CUSTOM_SPELLING: appending("spelled"), Feature.PII_REDACTION: Rule(lambda _: ["[X]"])}
+    final = rules_of(rules, problems.append, hides).final(said("so"))
+    assert (seen, final.hidden, final.utterance.text) == (["so spelled"], ((1.25, 1.5),), "[X]")
+
+
+def test_audio_that_cannot_be_searched_is_hidden_whole(problems):
+    """Where the times to silence cannot be told, text and audio of the whole final are withheld."""
+
+    def hides(utterance: Utterance) -> list[tuple[float, float]]:
+        raise ValueError(utterance.text)
+
+    final = rules_of({Feature.PII_REDACTION: appending("x")}, problems.append, hides).final(said(SECRET))
+    assert (final.utterance.text, final.hidden) == (WITHHELD, ((1.0, 2.0),))
 
 
 def test_logs_of_failures_quote_nothing(problems, capsys):
     """An error's text may be what was said."""
-    TextRules("s", {Feature.PII_REDACTION: Broken()}, problems.append).apply(said(SECRET), final=True)
+    rules_of({Feature.PII_REDACTION: Broken()}, problems.append).final(said(SECRET))
     logged = capsys.readouterr()
     assert "text rule failed" in logged.out + logged.err
     assert SECRET not in logged.out + logged.err

@@ -118,7 +118,14 @@ class LengtheningAudio(LocalAudio):
         return super().read(session_id, offset, size).ljust(size, b"\0")
 
 
-@pytest.mark.parametrize("broken", [OverwritingAudio, LengtheningAudio])
+class GrowingAudio(LocalAudio):
+    """Appends what is to be written over older bytes."""
+
+    def overwrite(self, session_id: str, offset: int, data: bytes) -> None:
+        self.append(session_id, data)
+
+
+@pytest.mark.parametrize("broken", [OverwritingAudio, LengtheningAudio, GrowingAudio])
 def test_broken_audio_files_are_found_out(tmp_path: Path, broken: type[LocalAudio]) -> None:
     """The checker raises for files that break a promise."""
     with pytest.raises(AssertionError, match="broken promise"):

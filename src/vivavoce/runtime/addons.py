@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from threading import Thread
 from typing import Any, NoReturn, cast
 
@@ -33,7 +33,7 @@ from vivavoce.plugins import (
     plugin_names,
 )
 from vivavoce.runtime import metrics
-from vivavoce.runtime.rules import ORDER, place_of
+from vivavoce.runtime.opened import RULES, Opened, place_of
 
 log = structlog.get_logger()
 
@@ -50,15 +50,6 @@ class Answer:
     found: Findings | None = None
     error: str | None = None
     spent_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What add-ons do for one session; those that look at utterances by feature and target language."""
-
-    rules: Mapping[Feature, TextRule] = field(default_factory=dict)
-    lookers: Mapping[tuple[Feature, str], UtteranceAddon] = field(default_factory=dict)
-    readers: Mapping[Feature, TranscriptAddon] = field(default_factory=dict)
 
 
 class Addons:
@@ -96,6 +87,7 @@ class Addons:
         What is not installed any more, since the session began, fails whenever it is asked.
         """
         rules: dict[Feature, TextRule] = {}
+        hides = None
         lookers: dict[tuple[Feature, str], UtteranceAddon] = {}
         readers: dict[Feature, TranscriptAddon] = {}
         for feature, own in options.features.items():
@@ -104,10 +96,11 @@ class Addons:
             parts = await asyncio.to_thread(addon.open, own, options.languages)
             if parts.rule is not None:
                 rules[feature] = parts.rule
+            hides = hides or parts.hides
             lookers |= {(feature, target): looker for target, looker in parts.by_target.items()}
             if parts.transcript is not None:
                 readers[feature] = parts.transcript
-        return Opened(rules=rules, lookers=lookers, readers=readers)
+        return Opened(rules=rules, hides=hides, lookers=lookers, readers=readers)
 
     async def answer(self, feature: Feature, look: Callable[[], Findings], deadline_s: float) -> Answer:
         """Give what an add-on says, once it is its turn."""
@@ -213,7 +206,7 @@ class _Absent:
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
         """Give parts that fail."""
-        if self._feature in ORDER:
+        if self._feature in RULES:
             return AddonParts(rule=self)
         if self._feature is Feature.SUMMARIZATION:
             return AddonParts(transcript=self)

@@ -20,7 +20,8 @@ from functools import partial
 
 from vivavoce.events import TranscriptExamined, UtteranceExamined
 from vivavoce.model import Feature, Finding, Findings, Transcript, Utterance
-from vivavoce.runtime.addons import Addons, Answer, Opened
+from vivavoce.runtime.addons import Addons, Answer
+from vivavoce.runtime.opened import Opened
 
 MAX_BEFORE = 10
 """Finals that an add-on is shown as context."""

@@ -212,12 +212,10 @@ class Listener:
     def _tell(self, outcome: Outcome) -> None:
         match outcome:
             case Settled(final=Final(utterance=heard), state=state):
-                final = Final(utterance=self._rules.apply(heard, final=True))
-                self._say(final, self._snapshot(heard.channel, state))
+                self._say(self._rules.final(heard), self._snapshot(heard.channel, state))
             case Partial(utterance=heard):
-                shown = self._rules.apply(heard, final=False)
-                if shown.words:
-                    self._say(Partial(utterance=shown), None)
+                if (shown := self._rules.partial(heard)) is not None:
+                    self._say(shown, None)
             case SpeechEnded(channel=channel):
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._keys.pop(channel))

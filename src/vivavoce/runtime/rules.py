@@ -8,20 +8,17 @@ Rules are deterministic, so a final that is heard again after a crash comes out 
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
 from vivavoce.errors import AddonError
-from vivavoce.events import Problem
+from vivavoce.events import Final, Partial, Problem
 from vivavoce.model import Feature, Utterance, Word
-from vivavoce.plugins import TextRule
+from vivavoce.runtime.opened import RULES, Opened, place_of
 
 log = structlog.get_logger()
-
-ORDER = (Feature.CUSTOM_VOCABULARY, Feature.CUSTOM_SPELLING, Feature.PII_REDACTION)
 
 WITHHELD = "[WITHHELD]"
 
@@ -29,31 +26,37 @@ WITHHELD = "[WITHHELD]"
 class TextRules:
     """Applies a session's rules in their order; `say` hears of finals that a rule failed on."""
 
-    def __init__(self, session_id: str, rules: Mapping[Feature, TextRule], say: Callable[[Problem], None]) -> None:
-        self._rules = [(feature, rules[feature]) for feature in ORDER if feature in rules]
+    def __init__(self, session_id: str, opened: Opened, say: Callable[[Problem], None]) -> None:
+        self._rules = [(feature, opened.rules[feature]) for feature in RULES if feature in opened.rules]
+        self._hides = opened.hides
         self._log = log.bind(session=session_id)
         self._say = say
 
-    def apply(self, utterance: Utterance, *, final: bool) -> Utterance:
-        """Give the utterance as it is to be shown and stored; a partial without words is not to be shown."""
+    def partial(self, heard: Utterance) -> Partial | None:
+        """Give what is to be shown of an utterance so far, None where that is nothing."""
         for feature, rule in self._rules:
             try:
-                ruled = rule.rewrite(utterance, final=final)
+                heard = _kept(heard, rule.rewrite(heard, final=False))
             except Exception as error:  # noqa: BLE001 - a rule may be anybody's, and fail in any way
                 self._log.error("a text rule failed", rule=feature.value, error=place_of(error))
-                if final:
-                    self._say(_problem(feature, utterance))
                 if feature is Feature.PII_REDACTION:
-                    return _withheld(utterance, final=final)
-                continue
-            utterance = replace(ruled, id=utterance.id, channel=utterance.channel, speaker=utterance.speaker)
-        return utterance
+                    return None
+        return Partial(utterance=heard) if heard.words else None
 
-
-def place_of(error: BaseException) -> str:
-    """Name an error and where it was raised, without its text, which may quote what was said."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
+    def final(self, heard: Utterance) -> Final:
+        """Give the final that is to be shown and stored, and what is to be silenced of its audio."""
+        hidden: tuple[tuple[float, float], ...] = ()
+        for feature, rule in self._rules:
+            try:
+                if feature is Feature.PII_REDACTION and self._hides is not None:
+                    hidden = tuple((float(start), float(end)) for start, end in self._hides(heard))
+                heard = _kept(heard, rule.rewrite(heard, final=True))
+            except Exception as error:  # noqa: BLE001 - a rule may be anybody's, and fail in any way
+                self._log.error("a text rule failed", rule=feature.value, error=place_of(error))
+                self._say(_problem(feature, heard))
+                if feature is Feature.PII_REDACTION:
+                    return _withheld(heard)
+        return Final(utterance=heard, hidden=hidden)
 
 
 def _problem(feature: Feature, utterance: Utterance) -> Problem:
@@ -61,6 +64,11 @@ def _problem(feature: Feature, utterance: Utterance) -> Problem:
     return Problem(code=AddonError.code, message=f"{feature} failed on utterance {utterance.id}: {outcome}")
 
 
-def _withheld(utterance: Utterance, *, final: bool) -> Utterance:
-    word = Word(text=WITHHELD, start=utterance.start, end=utterance.end, confidence=0.0)
-    return replace(utterance, words=(word,) if final else (), confidence=0.0)
+def _kept(heard: Utterance, ruled: Utterance) -> Utterance:
+    """Give a rewritten utterance under its own name: id, channel and speaker are the session's."""
+    return replace(ruled, id=heard.id, channel=heard.channel, speaker=heard.speaker)
+
+
+def _withheld(heard: Utterance) -> Final:
+    word = Word(text=WITHHELD, start=heard.start, end=heard.end, confidence=0.0)
+    return Final(utterance=replace(heard, words=(word,), confidence=0.0), hidden=((heard.start, heard.end),))

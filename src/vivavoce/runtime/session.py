@@ -40,14 +40,13 @@ from vivavoce.events import (
     SessionStarted,
     StopAccepted,
     StoredMessage,
-    TranscriptExamined,
     TranscriptReady,
-    UtteranceExamined,
     key_of,
 )
 from vivavoce.model import (
     Control,
     Delivery,
+    Feature,
     Result,
     SessionOptions,
     SessionRecord,
@@ -58,16 +57,17 @@ from vivavoce.model import (
 )
 from vivavoce.plugins import Write
 from vivavoce.runtime import metrics
-from vivavoce.runtime.addons import Opened
 from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.examiner import Examiner
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox
+from vivavoce.runtime.opened import Opened
 from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.rules import TextRules
 from vivavoce.runtime.sayings import Sayings
+from vivavoce.runtime.silencing import Span, findings_in, hidden_spans, silence
 
 log = structlog.get_logger()
 
@@ -291,7 +291,7 @@ class Session:
         """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
         models = await asyncio.shield(self._parts.models)
         opened = self._opened or await models.addons.open(self._options)
-        self._heard = self._listener.begin(models, TextRules(self.id, opened.rules, self._say), self._past.snapshots)
+        self._heard = self._listener.begin(models, TextRules(self.id, opened, self._say), self._past.snapshots)
         self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0
@@ -405,6 +405,10 @@ class Session:
         return True
 
     async def _conclude(self, ending: Ending) -> None:
+        if not await self._silence():
+            # Unfinished: its audio is shown to nobody, and the next process tries again.
+            self.mailbox.close(ending)
+            return
         write = self._write(
             status=self._outcome,
             completed_at=now(),
@@ -418,6 +422,27 @@ class Session:
         await self._sayings.settle()
         await asyncio.to_thread(self._parts.audio.release, self.id)
         self.mailbox.close(ending if self._failure is None else Ending.FAILED)
+
+    async def _silence(self) -> bool:
+        """Silence in the stored audio what redaction hid, where that was asked for; False where it cannot be done.
+
+        Where the session failed, nobody knows what is in the audio that was not heard, so that goes too.
+        """
+        if not self._options.features.get(Feature.PII_REDACTION, {}).get("redact_audio"):
+            return True
+        await self._sayings.settle()
+        audio, store = self._options.audio, self._parts.store
+        try:
+            spans = hidden_spans(await store.finals(self.id), await store.findings(self.id))
+            if self._outcome is Status.ERROR:
+                heard_s, all_s = self._seconds(self._heard), self._seconds(self._intake.size)
+                spans += [Span(channel=channel, start=heard_s, end=all_s) for channel in range(audio.channels)]
+            start = self._intake.audio_start or 0
+            await asyncio.to_thread(silence, self._parts.audio, self.id, audio, start, spans)
+        except StoreError as error:
+            self._log.error("audio could not be silenced", error=str(error))
+            return False
+        return True
 
     @property
     def _decoding_s(self) -> float:
@@ -483,7 +508,7 @@ class Session:
             change or self._write(),
             messages=(stored,),
             finals=(event.utterance,) if isinstance(event, Final) else (),
-            findings=(event.finding,) if isinstance(event, UtteranceExamined | TranscriptExamined) else (),
+            findings=findings_in(event),
             deliveries=deliveries,
         )
         self._sayings.add(write, partial(self._publish, message, stored, deliveries))
