@@ -7,46 +7,22 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from faults.clients import CLIENTS, SDK_WARNINGS, Pace, available
+from faults.machine import Machine
 from faults.oracle import Stored, check, quiet_run, stored
 from faults.proxy import Fault, Kind, Link
-from faults.run import SERVER_OPTIONS
 from faults.schedules import speech
 from live import PATIENCE_S, STOP, connected, is_final, once, open_session, pieces
-from server import STOP_S, Server, start
+from server import STOP_S
 
 pytestmark = [SDK_WARNINGS, pytest.mark.timeout(240)]
 
 CHUNK = 3200
 PACE = Pace(chunk=CHUNK, chunks_per_s=40)
 ACCEPTED_WITHIN_S = 3.0
-
-
-class Machine:
-    """One data directory and one port, and the processes that serve them one after the other."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.server = start(data_dir, *SERVER_OPTIONS)
-        self._port = urlsplit(self.server.url).port
-
-    def kill(self) -> None:
-        """Kill the process; one that is gone is fine."""
-        self.server.http.close()
-        self.server.process.kill()
-        self.server.process.wait()
-        if self.server.process.stdout is not None:
-            self.server.process.stdout.close()
-
-    async def restart(self) -> Server:
-        """Kill the process if it lives, and give the next one once it accepts connections."""
-        self.kill()
-        self.server = await asyncio.to_thread(start, self.server.data_dir, *SERVER_OPTIONS, "--port", str(self._port))
-        return self.server
 
 
 @pytest.fixture

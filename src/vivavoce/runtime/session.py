@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -47,6 +47,7 @@ from vivavoce.model import (
     Control,
     Delivery,
     Feature,
+    Kind,
     Result,
     SessionOptions,
     SessionRecord,
@@ -76,7 +77,7 @@ STATES = ("queued", "live", "away", "finishing", "over")
 IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
-"""How long a client that came back has to send audio before messages go on without it."""
+"""How long a client that came back has to show by its audio what it has, before all that is in doubt is repeated."""
 
 MAX_STORED_PROBLEMS = 100
 """A client that sends nothing but nonsense is told so each time, but does not fill the store."""
@@ -113,7 +114,7 @@ class Session:
             epoch=record.epoch,
             header_size=self._header_size,
             kept=self._on_kept,
-            proven=self._on_proven,
+            resumed=self._on_resumed,
             failed=self._on_lost,
         )
         self._listener = Listener(
@@ -122,7 +123,7 @@ class Session:
         past = past or Past()
         self._said, self._controls = past.said, deque(control for control in past.controls if control.kind != "connect")
         self._seq = max((message.seq for message in past.messages), default=-1) + 1
-        self.mailbox = Mailbox(written_to=self._seq - 1)
+        self.mailbox = Mailbox(delivered_to=record.delivered_to, earlier=past.messages)
         self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
         self._problems = 0
         self._failure: StoreError | None = None
@@ -140,7 +141,6 @@ class Session:
             at=time.monotonic(),
             ever_connected=bool(past.controls),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         if record.audio_bytes:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
@@ -187,10 +187,9 @@ class Session:
         self.mailbox.release()
         if self._clock.ever_connected:
             metrics.RESUMES.inc()
-            self.mailbox.held = True
-            self._start(self._repeat_unproven(connection))
+            self._repeat_to(connection)
         self.mailbox.connected = self._post_processing = True
-        self.mailbox.expect_reader()
+        self.mailbox.expect_reader(connection)
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
         self.mailbox.drop_acknowledgments()
@@ -198,8 +197,20 @@ class Session:
         self._wake.set()
         return connection
 
-    def disconnect(self, connection: Connection, code: int) -> None:
-        """Take note that a socket is gone: 1000 is a stop, anything else may be followed by another socket."""
+    def delivered(self, seq: int) -> None:
+        """Take note that the client has every message up to `seq`; a socket that is gone may still prove it."""
+        if not self.mailbox.prove(seq):
+            return
+        # A session that is over may be deleted any moment; should this process die, its messages come once more.
+        if not self.over:
+            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
+        self._wake.set()
+
+    def disconnect(self, connection: Connection, code: int | None) -> None:
+        """Take note that a socket is gone, by the client's `code`, None where this side closed it.
+
+        1000 is a stop, anything else may be followed by another socket.
+        """
         if connection is not self._connection:
             return
         self._connection, self.mailbox.connected = None, False
@@ -252,15 +263,7 @@ class Session:
     # The session's own task.
 
     async def run(self) -> None:
-        """Live until the session is over and its messages are read, or rests; never raises."""
-        try:
-            await self._live()
-        finally:
-            # Not before: a client that came back just before the end still waits for what is repeated.
-            for task in self._tasks:
-                task.cancel()
-
-    async def _live(self) -> None:
+        """Live until the session is over and its client has its messages, or rests; never raises."""
         try:
             await self._begin_hearing()
             while not (self._flushed and self._listener.settled and self._examiner.settled):
@@ -449,7 +452,7 @@ class Session:
         return self._decoded_before_s + self._listener.decoding_s
 
     async def _linger(self) -> None:
-        """Wait for the mailbox to be read, also by a client that was cut off and comes back for it."""
+        """Wait until the client has everything, also one that was cut off and comes back for it."""
         give_up = time.monotonic() + self._parts.settings.grace
         while self._clock.ever_connected and not self.mailbox.empty:
             if self._draining or (self._connection is None and self._left_normally):
@@ -517,48 +520,41 @@ class Session:
         if deliveries:
             self._parts.courier.wake(self.id, deliveries)
         if stored.sent:
-            self._send(message, stored.seq)
+            self._send(message, stored)
 
-    def _send(self, message: Message, seq: int | None = None) -> None:
+    def _send(self, message: Message, stored: StoredMessage | None = None) -> None:
         if isinstance(message.event, AudioAccepted):
             if self._intake.resuming:
                 return
             if (waiting := self.mailbox.last_acknowledgment) is not None:
                 joined = replace(message.event, start_byte=waiting.start_byte, start_s=waiting.start_s)
                 message = self._parts.wire.render(self.id, joined, now())
-        self.mailbox.put(message, seq)
+        if stored is None:
+            self.mailbox.put(message)
+        else:
+            self.mailbox.put(message, stored.seq, stored.at)
         if self.mailbox.crowded and self._connection is not None:
             self._log.warning("the client reads too slowly")
             self._connection.close(Ending.SLOW)
 
-    def _on_proven(self, end: int) -> None:
-        """The client came back and has every message from before the acknowledgment up to `end`."""
-        if self.mailbox.held:
-            self._start(self._repeat(end))
+    def _repeat_to(self, connection: Connection) -> None:
+        """Send a client that came back what it may lack, once it had the time to show what it has."""
+        if self.mailbox.doubtful and not self._stopped and Kind.ACK in self._options.wanted:
+            self.mailbox.held = True
+            asyncio.get_running_loop().call_later(PROOF_S, self._on_no_proof, connection)
+        else:
+            self.mailbox.repeat()
 
-    async def _repeat_unproven(self, connection: Connection) -> None:
-        """Give a client that came back some time to show what it has; then, or if it is done, take its word for it."""
-        if not self._stopped:
-            await asyncio.sleep(PROOF_S)
+    def _on_no_proof(self, connection: Connection) -> None:
         if self._connection is connection and self.mailbox.held:
-            await self._repeat(self._intake.durable)
+            self.mailbox.repeat()
 
-    async def _repeat(self, end: int) -> None:
-        """Send again what was written after the acknowledgment up to `end`: it may be lost with the older socket."""
-        written_to = self.mailbox.written_to
-        messages: list[StoredMessage] = []
-        try:
-            stored = await self._parts.store.messages(self.id)
-            messages = [each for each in stored if each.sent and each.at >= end and each.seq <= written_to]
-        except StoreError as error:
-            self._log.error("messages could not be read again", error=str(error))
+    def _on_resumed(self, end: int) -> None:
+        """The client goes on, and shows to have all that was said before the acknowledgment up to `end`."""
+        if Kind.ACK in self._options.wanted:
+            self.delivered(self.mailbox.last_before(end))
         if self.mailbox.held:
-            self.mailbox.repeat(messages)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=f"repeat-{self.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self.mailbox.repeat()
 
     def _on_given_up(self, error: StoreError) -> None:
         """The store was away for so long that what was said is lost, and the session with it."""
