@@ -91,8 +91,9 @@ class _Model:
         results = self._translator.translate_batch(
             spans, beam_size=BEAM, max_decoding_length=longest, max_input_length=0, max_batch_size=16
         )
-        answers = iter(self._target.decode(result.hypotheses[0]) for result in results)
-        return [" ".join(next(answers).strip() for _ in of_text) for of_text in cut]
+        # Pieces that only the other language's file knows keep their mark of a word's beginning.
+        answers = iter(self._target.decode(result.hypotheses[0]).replace("\u2581", " ") for result in results)
+        return [" ".join(" ".join(next(answers) for _ in of_text).split()) for of_text in cut]
 
     def _spans(self, text: str) -> list[list[str]]:
         pieces: list[str] = self._source.encode(text, out_type=str)
