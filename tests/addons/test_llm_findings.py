@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
 from chat import chatting, fails, says
 from spoken import said
+from vivavoce.addons import sentiment
 from vivavoce.addons.llm import connect
-from vivavoce.addons.llm_findings import LlmEntities, LlmSentiment
-from vivavoce.errors import AddonError
+from vivavoce.addons.llm_findings import EmotionLabel, LlmEntities, LlmSentiment
+from vivavoce.addons.sentiment import SentimentAnalysis
+from vivavoce.errors import AddonError, SetupError
+from vivavoce.plugins import AddonSettings
 
 UTTERANCE = said("I am Femke. Nice to hear you!", 10, 14, channel=1)
 
@@ -55,6 +59,22 @@ def test_other_labels_or_another_count_are_no_answer(answer):
     """Nobody puts text of their own into a label."""
     with pytest.raises(AddonError, match="form"):
         look(LlmSentiment, UTTERANCE, answer)
+
+
+def test_the_setting_decides_who_judges():
+    """The lexicon needs nothing and knows English; the model judges any language and needs an endpoint."""
+    with pytest.raises(SetupError, match="--sentiment llm needs --llm-url"):
+        SentimentAnalysis(AddonSettings(sentiment="llm"))
+    with chatting(lambda _: says(json.dumps(judged(("positive", "gratitude"))))) as chat:
+        addon = SentimentAnalysis(AddonSettings(sentiment="llm", llm_url=chat.url, llm_model="m"))
+        [found] = addon.open({}, ("nl",)).by_target[""].look(said("Dank je wel!", language="nl"), ())
+        assert (found.sentiment, found.emotion) == ("positive", "gratitude")
+        addon.close()
+
+
+def test_the_model_may_choose_from_the_lexicons_emotions():
+    """Clients see the same labels whoever judges."""
+    assert {*get_args(EmotionLabel)} == {"neutral", *sentiment._LEANINGS}
 
 
 def names(*pairs):

@@ -18,7 +18,20 @@ MOST_BEFORE = 5
 
 _EDGES = "\"'“”‘’«»„()[]{}<>¿¡.,;:!?…-–—"  # noqa: RUF001
 
-EmotionLabel = Literal["neutral", "happiness", "anger", "sadness", "fear", "surprise", "disgust"]
+EmotionLabel = Literal[
+    "neutral",
+    "happiness",
+    "gratitude",
+    "relief",
+    "anger",
+    "sadness",
+    "fear",
+    "disappointment",
+    "disgust",
+    "surprise",
+    "confusion",
+]
+"""The emotions of the lexicon, so that clients see the same ones whoever judges."""
 
 
 class _Judgement(Answer):

@@ -11,28 +11,32 @@ from itertools import pairwise
 from vivavoce.model import Word
 
 _CLOSING = "\"'”’»)]}"  # noqa: RUF001
-_SURE_ENDS = ("?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001
-_STOPS = (".", "…")
-_ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "prof", "st", "sr", "vs", "nr", "fr", "hr", "dhr", "mevr", "bzw"})
+_OPENING = "\"'“‘«([¿¡"  # noqa: RUF001
+_SURE_ENDS = ("?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001
+
+# One string, since a list would be broken into dozens of lines.
+_ABBREVIATED = (
+    "approx apt ave bzw capt cf col dept dhr dr e.g ext fig fr gen gov hon i.e lt maj messrs mevr mr mrs ms mt nr ph.d "
+    "prof rep rev sen sgt sr st u.k u.s vs"
+)
+_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 
 
-def ends_sentence(word: str, following: str | None) -> bool:
-    """Say whether a sentence ends with a word, which `following` comes after; None where nothing more is known."""
+def ends_sentence(word: str, following: str) -> bool:
+    """Say whether a sentence ends with a word, which another one comes after."""
     bare = word.rstrip(_CLOSING)
     if bare.endswith(_SURE_ENDS):
         return True
-    if not bare.endswith(_STOPS):
-        return False
-    stem = bare.rstrip("".join(_STOPS)).lower()
-    if following is None:
-        return True
-    return not (following[:1].islower() or stem in _ABBREVIATIONS or (len(stem) == 1 and stem.isalpha()))
+    stem = bare.rstrip(".").lstrip(_OPENING).casefold()
+    # "I" is the one English word that looks like an initial.
+    is_initial = len(stem) == 1 and stem.isalpha() and stem != "i"
+    return bare.endswith(".") and not (stem in _ABBREVIATIONS or is_initial or following[:1].islower())
 
 
 def ends(texts: Sequence[str]) -> list[int]:
     """Give the index after the last word of each sentence; the last one may go on later."""
-    follow = [*texts[1:], None]
-    return [nth + 1 for nth, word in enumerate(texts) if follow[nth] is None or ends_sentence(word, follow[nth])]
+    found = [nth for nth, (word, following) in enumerate(pairwise(texts), start=1) if ends_sentence(word, following)]
+    return [*found, len(texts)] if texts else []
 
 
 def sentences(words: Sequence[Word]) -> list[tuple[Word, ...]]:
