@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
 
 from vivavoce.errors import SetupError
@@ -93,6 +93,19 @@ def _http_url(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ValueError("must be a URL such as https://hooks.example.net/speech")
     return value.strip()
+
+
+def _with_endpoint(value: str | None, info: ValidationInfo) -> str | None:
+    if not value and info.data.get("llm_url") is not None:
+        raise ValueError("must name the endpoint's model where --llm-url is given")
+    return value or None
+
+
+def _header_text(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("must be printable ASCII without blanks")
+    return value
 
 
 def _days(value: object) -> object:
@@ -234,6 +247,34 @@ class Settings(BaseSettings):
     closing_deadline: PositiveSeconds = Field(
         120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
     )
+    llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
+    )
+    llm_model: Annotated[str | None, AfterValidator(_with_endpoint)] = Field(
+        None, validate_default=True, description="Model that the endpoint is asked for; needed with --llm-url."
+    )
+    llm_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None, description="Key for the endpoint; better set in the environment, where other users cannot read it."
+    )
+    llm_timeout: PositiveSeconds = Field(
+        30, description="Seconds that the endpoint has for one answer, retries included."
+    )
+    llm_concurrency: int = Field(8, ge=1, le=1024, description="Questions that may be out to the endpoint at once.")
+    llm_retries: int = Field(
+        2, ge=0, le=10, description="Times that a question is asked again after a passing failure."
+    )
+    translation_models: Annotated[Path, AfterValidator(_directory)] | None = Field(
+        None, description="Directory of CTranslate2 translation models, in subdirectories named like en-nl."
+    )
+    summarizer: Literal["extractive", "llm"] = Field(
+        "extractive", description="What writes summaries: the most telling sentences, or the language model."
+    )
+    sentiment: Literal["lexicon", "llm"] = Field(
+        "lexicon", description="What judges sentiment: a lexicon, or the language model."
+    )
+    names: Literal["none", "llm"] = Field(
+        "none", description="What finds names of people, organisations and places: nothing, or the language model."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
     otel: bool = Field(default=False, description="Send OpenTelemetry spans of utterances; needs vivavoce[otel].")
@@ -328,8 +369,8 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
-    if field == "webhook_url":
+    if field in {"webhook_url", "llm_key"}:
         return "another"  # addresses of webhooks hold secrets anywhere
-    if field in {"store_url", "public_url"}:
+    if field in {"store_url", "public_url", "llm_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))
     return repr(value) if isinstance(value, str) else str(value)

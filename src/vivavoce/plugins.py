@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from vivavoce.errors import SetupError
 from vivavoce.events import StoredMessage
@@ -36,6 +38,8 @@ from vivavoce.model import (
     Transcript,
     Utterance,
 )
+
+_NO_KEY = SecretStr("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +162,55 @@ class Addon(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LlmEndpoint:
+    """A language model behind an OpenAI-compatible endpoint, and how hard it may be asked.
+
+    `timeout_s` is for one answer with all its tries, `retries` of them after the first; `concurrency` is how many
+    questions are out at once. `key` is empty where the endpoint wants none.
+    """
+
+    url: str
+    model: str
+    key: SecretStr = _NO_KEY
+    timeout_s: float
+    concurrency: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddonSettings:
-    """What the server's settings tell add-ons; a factory takes one of these.
+    """What the server's settings tell add-ons, by the settings' own names; a factory takes one of these.
 
     A factory raises `AddonMissing` where the settings leave it without what it needs, which only takes the feature
     away, and `SetupError` where they are wrong.
     """
+
+    addon_deadline: float = 10.0
+    closing_deadline: float = 120.0
+    llm_url: str | None = None
+    llm_model: str | None = None
+    llm_key: SecretStr | None = None
+    llm_timeout: float = 30.0
+    llm_concurrency: int = 8
+    llm_retries: int = 2
+    translation_models: Path | None = None
+    summarizer: Literal["extractive", "llm"] = "extractive"
+    sentiment: Literal["lexicon", "llm"] = "lexicon"
+    names: Literal["none", "llm"] = "none"
+
+    @property
+    def llm(self) -> LlmEndpoint | None:
+        """The language model, where the settings name one."""
+        if self.llm_url is None or self.llm_model is None:
+            return None
+        return LlmEndpoint(
+            url=self.llm_url,
+            model=self.llm_model,
+            key=self.llm_key or _NO_KEY,
+            timeout_s=self.llm_timeout,
+            concurrency=self.llm_concurrency,
+            retries=self.llm_retries,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

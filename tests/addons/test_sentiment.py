@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.addons.sentiment import SentimentAnalysis, sentences
+from vivavoce.addons.sentences import sentences
+from vivavoce.addons.sentiment import SentimentAnalysis
 from vivavoce.errors import AddonError, Unsupported
 from vivavoce.model import Utterance, Word
 from vivavoce.plugins import AddonSettings

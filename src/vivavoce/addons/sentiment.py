@@ -9,13 +9,15 @@ and irony is taken at its word.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from vivavoce.errors import AddonError, Unsupported
+from vivavoce.addons.llm import connect
+from vivavoce.addons.llm_findings import LlmSentiment
+from vivavoce.addons.sentences import sentences
+from vivavoce.errors import AddonError, SetupError, Unsupported
 from vivavoce.model import Sentiment, Utterance, Word
 from vivavoce.plugins import AddonParts, AddonSettings
 
@@ -27,13 +29,8 @@ MIXED_SHARE, MIXED_COMPOUND = 0.15, 0.5
 
 _NEGATION_REACH = 3
 
-# One string each, since lists would be broken into a hundred lines.
-_ABBREVIATED = (
-    "approx apt ave capt cf col dept dr e.g ext fig gen gov hon i.e lt maj messrs mr mrs ms mt ph.d prof rep rev sen "
-    "sgt sr st u.k u.s vs"
-)
 _NEGATING = "aint cannot cant dont hardly neither never no nobody none nor not nothing without wont"
-_ABBREVIATIONS, _NEGATIONS = frozenset(_ABBREVIATED.split()), frozenset(_NEGATING.split())
+_NEGATIONS = frozenset(_NEGATING.split())
 
 _GOOD, _BAD = "positive", "negative"
 
@@ -87,22 +84,31 @@ def _read_lexicon() -> tuple[dict[str, str], dict[str, str]]:
 _EMOTIONS, _LEANINGS = _read_lexicon()
 
 _APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
-_OPENING = "\"([«“\N{LEFT SINGLE QUOTATION MARK}'"
-_CLOSING = f'")]»”{_APOSTROPHES}'
-_STOPS = ("!", "?", "…", "\N{IDEOGRAPHIC FULL STOP}", "\N{FULLWIDTH EXCLAMATION MARK}", "\N{FULLWIDTH QUESTION MARK}")
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 class SentimentAnalysis:
-    """Judges English; `vivavoce.plugins.Addon` and the looker of all its sessions at once."""
+    """Judges English by words, or any language by the language model; implements `vivavoce.plugins.Addon`.
 
-    threads = 1
+    For words it is the looker of all its sessions at once.
+    """
 
-    def __init__(self, settings: AddonSettings) -> None:  # noqa: ARG002 - every factory is given them
+    def __init__(self, settings: AddonSettings) -> None:
+        """Read the words; raises `SetupError` where the language model is to judge and there is none."""
+        self.threads = 1
         self._vader = SentimentIntensityAnalyzer()
+        self._llm = None
+        if settings.sentiment == "llm":
+            if settings.llm is None:
+                raise SetupError("--sentiment llm needs --llm-url with --llm-model")
+            self._llm = connect(settings.llm)
+            self.threads = self._llm.concurrency
+        self._within_s = settings.addon_deadline
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 - it has none
-        """Give the looker; raises `Unsupported` for a session in which nobody is expected to speak English."""
+        """Give the looker; raises `Unsupported` where nobody is expected to speak English and words are to judge."""
+        if self._llm is not None:
+            return AddonParts(by_target={"": LlmSentiment(self._llm, within_s=self._within_s)})
         if languages and "en" not in languages:
             raise Unsupported(
                 "realtime_processing.sentiment_analysis: the words it goes by are English, and en is not among "
@@ -117,7 +123,9 @@ class SentimentAnalysis:
         return tuple(self._judge(words, utterance.channel) for words in sentences(utterance.words))
 
     def close(self) -> None:
-        """Do nothing."""
+        """Free the connections."""
+        if self._llm is not None:
+            self._llm.close()
 
     def _judge(self, words: Sequence[Word], channel: int) -> Sentiment:
         text = " ".join(word.text for word in words)
@@ -131,27 +139,6 @@ class SentimentAnalysis:
             end=words[-1].end,
             channel=channel,
         )
-
-
-def sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Cut words after those that end a sentence."""
-    start = 0
-    for i, (word, following) in enumerate(pairwise(words), start=1):
-        if _ends_sentence(word.text, following.text):
-            yield words[start:i]
-            start = i
-    if words:
-        yield words[start:]
-
-
-def _ends_sentence(text: str, following: str) -> bool:
-    bare = text.rstrip(_CLOSING)
-    if bare.endswith(_STOPS):
-        return True
-    stem = bare.rstrip(".").lstrip(_OPENING).casefold()
-    if not bare.endswith(".") or stem in _ABBREVIATIONS or (len(stem) == 1 and stem.isalpha() and stem != "i"):
-        return False
-    return not following[:1].islower()
 
 
 def _sentiment(scores: Mapping[str, float]) -> str:
