@@ -61,7 +61,7 @@ class Phrases:
         self._key = key
         self._joint = joint
         self._more = more
-        self._longest = 0
+        self._lengths: set[int] = set()
         self._wanted: dict[str, str] = {}
         self._starts: set[str] = set()
 
@@ -72,7 +72,7 @@ class Phrases:
         if key.strip() and text.strip():
             self._wanted.setdefault(key, text)
             self._starts.add(key[:_START])
-            self._longest = max(self._longest, len(words) + self._more)
+            self._lengths |= set(range(len(words) if self._joint else 1, len(words) + self._more + 1))
 
     def find(self, words: Sequence[str]) -> list[Replacement]:
         """Give the places of phrases, from the left, the longest first; none overlap."""
@@ -90,7 +90,7 @@ class Phrases:
         starts = [self._key(words[first][lead:])[:_START] for lead in range(_marks(words[first]) + 1)]
         if not any(len(start) < _START or start in self._starts or start[0] in self._starts for start in starts):
             return None
-        for stop in range(min(first + self._longest, len(words)), first, -1):
+        for stop in sorted((first + length for length in self._lengths if first + length <= len(words)), reverse=True):
             for lead, trail in _ends(words[first], words[stop - 1]):
                 inside = " ".join(words[first:stop])
                 keys = [self._key(word) for word in inside[len(lead) : len(inside) - len(trail)].split(" ")]

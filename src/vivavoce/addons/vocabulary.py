@@ -66,6 +66,9 @@ _LEAST_PER_EDIT = 0.3
 Single edits can cost less, the sum of several hardly ever does."""
 _AT_ONCE = 256
 """Windows that are compared with all entries at once, which bounds the memory."""
+_MOST_MEASURED = 256
+"""Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
+a few, one of a thousand like-sounding ones is kept from taking seconds."""
 _USUAL = 9.5
 """Surprise of the thousandth most usual English word."""
 _LOG_BASE, _NUMBER = 1e-4, 10.0
@@ -257,8 +260,12 @@ class _Listener(ABC):
             [form.sound for form in self._forms],
             scorer=Levenshtein.distance,
         )
+        slack = rooms - edits * _LEAST_PER_EDIT
+        near = np.argwhere(slack >= 0)
+        if len(near) > _MOST_MEASURED:
+            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:_MOST_MEASURED]]
         heard = []
-        for row, column in np.argwhere(edits * _LEAST_PER_EDIT <= rooms).tolist():
+        for row, column in near.tolist():
             window, form = windows[row], self._forms[column]
             apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
             if apart < math.inf:
