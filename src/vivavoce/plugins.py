@@ -35,6 +35,7 @@ from vivavoce.model import (
     Status,
     Transcript,
     Utterance,
+    Voice,
 )
 
 
@@ -161,6 +162,13 @@ class AddonSettings:
     A factory raises `AddonMissing` where the settings leave it without what it needs, which only takes the feature
     away, and `SetupError` where they are wrong.
     """
+
+
+class Diarizer(Protocol):
+    """Tells the people in a clip apart; keeps a core busy while it works, so it runs in a process of its own."""
+
+    def voices(self, samples: Samples) -> tuple[Voice, ...]:
+        """Give everybody who is heard long enough to be known again; depends on nothing but `samples`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +319,7 @@ class AudioFiles(Protocol):
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `addons`)."""
+    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `diarizers`, `addons`)."""
     return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
 
 
