@@ -173,6 +173,15 @@ class Settings(BaseSettings):
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
     vad: str = Field("silero", min_length=1, description="Voice activity detector, by its plugin name.")
     aligner: str = Field("pocketsphinx", min_length=1, description="Aligner for word times, by its plugin name.")
+    diarizer: str = Field(
+        "moonshine", min_length=1, description="Diarizer that tells speakers apart, by its plugin name."
+    )
+    diarizer_processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that tell speakers apart, once a session asks for it; each fills a core.",
+    )
     decode_threads: int = Field(
         default_factory=_cores, ge=1, le=1024, description="Threads that decode speech; by default one per core."
     )

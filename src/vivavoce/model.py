@@ -64,17 +64,21 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One word as spoken, without surrounding blanks; times in seconds."""
+    """One word as spoken, without surrounding blanks; times in seconds, `speaker` as in its utterance."""
 
     text: str
     start: float
     end: float
     confidence: float
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """A segment's text; times in seconds on the session's clock."""
+    """A segment's text; times in seconds on the session's clock.
+
+    `speaker` is who says most of it, from 0 in order of appearance; None where speakers are not told apart.
+    """
 
     id: str
     channel: int
@@ -215,11 +219,28 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """One person in a clip: when they speak, in seconds from the clip's start, and how they sound.
+
+    `embedding` is a vector of length 1; two of them with a cosine near 1 are the same person's. It rests on `alone_s`
+    seconds of speech.
+    """
+
+    spans: tuple[tuple[float, float], ...]
+    alone_s: float
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """An engine's answer for one clip; word times are seconds from the clip's start."""
+    """An engine's answer for one clip; word times are seconds from the clip's start.
+
+    `voices` are those heard in the clip of a final, where somebody asked for them.
+    """
 
     words: tuple[Word, ...]
     language: str
+    voices: tuple[Voice, ...] = ()
 
 
 def spread_words(texts: Sequence[str], confidences: Sequence[float], start: float, end: float) -> tuple[Word, ...]:
@@ -247,6 +268,18 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Diarization:
+    """How many speakers to expect on each channel; `maximum` is None where nobody knows.
+
+    With `by_channel`, each channel is one speaker, and nothing is listened for.
+    """
+
+    minimum: int = 1
+    maximum: int | None = None
+    by_channel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """What a client asked of its session, checked and complete.
 
@@ -262,6 +295,7 @@ class SessionOptions:
     callback_url: str | None = None
     callback_wanted: frozenset[Kind] = frozenset()
     features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
+    diarization: Diarization | None = None
 
 
 class Status(StrEnum):

@@ -37,6 +37,7 @@ from vivavoce.model import (
     Status,
     Transcript,
     Utterance,
+    Voice,
 )
 
 _NO_KEY = SecretStr("")
@@ -213,6 +214,13 @@ class AddonSettings:
         )
 
 
+class Diarizer(Protocol):
+    """Tells the people in a clip apart; keeps a core busy while it works, so it runs in a process of its own."""
+
+    def voices(self, samples: Samples) -> tuple[Voice, ...]:
+        """Give everybody who is heard long enough to be known again; depends on nothing but `samples`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
     """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
@@ -365,7 +373,7 @@ class AudioFiles(Protocol):
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `addons`)."""
+    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `diarizers`, `addons`)."""
     return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from vivavoce.errors import EngineError
-from vivavoce.model import Clip, Hypothesis
+from vivavoce.model import Clip, Hypothesis, Voice, Word
 from vivavoce.plugins import Engine
 from vivavoce.runtime import metrics
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 log = structlog.get_logger()
 
@@ -30,12 +30,14 @@ log = structlog.get_logger()
 class Request:
     """A clip and who wants its hypothesis: `answer(hypothesis or None, seconds spent decoding)`.
 
-    A `late` one is of a session that catches up after a crash; it waits for all that is live.
+    A `late` one is of a session that catches up after a crash; it waits for all that is live. A final `with_voices` is
+    answered with who is heard in it.
     """
 
     clip: Clip
     answer: Callable[[Hypothesis | None, float], None]
     late: bool = False
+    with_voices: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -47,8 +49,16 @@ class Request:
 class DecodePool:
     """Owns the threads that decode; everything else of it lives on the event loop."""
 
-    def __init__(self, engine: Engine, aligner: IsolatedAligner | None, *, threads: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        aligner: IsolatedAligner | None,
+        diarizer: IsolatedDiarizer | None = None,
+        *,
+        threads: int,
+    ) -> None:
         self.engine = engine
+        self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finals: dict[Request, None] = {}
@@ -68,6 +78,11 @@ class DecodePool:
         """How long the oldest live final that waits has been waiting; late requests wait by design."""
         oldest = next(iter(self._finals), None)
         return time.monotonic() - oldest.asked_at if oldest is not None else 0.0
+
+    @property
+    def speakers_s(self) -> float:
+        """How long the oldest clip that waits to have its speakers told apart has been waiting."""
+        return self._diarizer.oldest_s if self._diarizer is not None else 0.0
 
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
@@ -134,20 +149,31 @@ class DecodePool:
         metrics.DECODE_SECONDS.labels(batch[0].kind).observe(spent_s * len(batch))
         metrics.DECODE_BATCH.labels(batch[0].kind).observe(len(batch))
         for request, hypothesis in zip(batch, hypotheses, strict=True):
-            if request.clip.final and hypothesis.words and self._aligner is not None:
-                task = asyncio.create_task(self._align(request, hypothesis, spent_s), name="align")
+            if request.clip.final and hypothesis.words and (self._aligner is not None or request.with_voices):
+                task = asyncio.create_task(self._complete(request, hypothesis, spent_s), name="complete")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
                 request.answer(hypothesis, spent_s)
 
-    async def _align(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
-        """Answer with measured word times, or with the engine's own where alignment fails."""
-        assert self._aligner is not None
+    async def _complete(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
+        """Answer with measured word times and with who is heard, as far as that is known."""
         started = time.perf_counter()
+        words, voices = await asyncio.gather(self._aligned(request, hypothesis), self._voices(request))
+        answer = replace(hypothesis, words=words, voices=voices)
+        request.answer(answer, spent_s + time.perf_counter() - started)
+
+    async def _aligned(self, request: Request, hypothesis: Hypothesis) -> tuple[Word, ...]:
+        """Give the words with measured times, or with the engine's own where alignment fails."""
+        if self._aligner is None:
+            return hypothesis.words
         times = await self._aligner.align(request.clip.samples, [word.text for word in hypothesis.words])
-        if times is not None:
-            pairs = zip(hypothesis.words, times, strict=True)
-            words = tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
-            hypothesis = replace(hypothesis, words=words)
-        request.answer(hypothesis, spent_s + time.perf_counter() - started)
+        if times is None:
+            return hypothesis.words
+        pairs = zip(hypothesis.words, times, strict=True)
+        return tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
+
+    async def _voices(self, request: Request) -> tuple[Voice, ...]:
+        if self._diarizer is None or not request.with_voices:
+            return ()
+        return await self._diarizer.voices(request.clip.samples)

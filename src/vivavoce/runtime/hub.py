@@ -21,10 +21,10 @@ from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, S
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
 from vivavoce.runtime import metrics
 from vivavoce.runtime.addons import Addons
-from vivavoce.runtime.admission import Admission, Load
+from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
 from vivavoce.runtime.parts import Parts, Past, Wire
@@ -159,7 +159,7 @@ class Hub:
         """
         if self._closing:
             raise Unavailable("the server is stopping")
-        self._admission.admit(owner, most)
+        self._admission.admit(owner, most, weight(options))
         token = secrets.token_urlsafe(32)
         record = SessionRecord(
             id=str(uuid.uuid4()),
@@ -176,7 +176,7 @@ class Hub:
             opening = session.opening(record.created_at)
             await self.store.add_session(record, opening)
         except BaseException:
-            self._admission.leave(owner)
+            self._admission.leave(owner, weight(options))
             raise
         self._begin(record, session)
         self._parts.courier.wake(record.id, opening)
@@ -229,7 +229,7 @@ class Hub:
             # While the server stops, a resting session still takes its client's audio for the next process.
             if not self._closing:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
-                self._admission.leave(record.owner)
+                self._admission.leave(record.owner, weight(session.options))
                 self._left(record.id)
             log.info("session over" if session.over else "session left", session=record.id)
 
@@ -293,7 +293,7 @@ class Hub:
             snapshots=await store.snapshots(record.id),
         )
         session = Session(record, self._parts.wire.options_of(record.request), self._parts, past)
-        self._admission.enter(record.owner)
+        self._admission.enter(record.owner, weight(session.options))
         self._begin(record, session)
         log.info("session taken up", session=record.id)
 
@@ -311,5 +311,6 @@ async def _load(settings: Settings) -> Models:
     if not engine.info.word_times:
         aligner = IsolatedAligner(plugin("aligners", settings.aligner))
         await aligner.start()
-    pool = DecodePool(engine, aligner, threads=settings.decode_threads)
-    return Models(pool=pool, vad=vad, aligner=aligner, addons=addons)
+    diarizer = IsolatedDiarizer(plugin("diarizers", settings.diarizer), processes=settings.diarizer_processes)
+    pool = DecodePool(engine, aligner, diarizer, threads=settings.decode_threads)
+    return Models(pool=pool, vad=vad, aligner=aligner, addons=addons, diarizer=diarizer)

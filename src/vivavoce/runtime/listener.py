@@ -20,38 +20,48 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from vivavoce.config import Settings
+from vivavoce.errors import EngineError
 from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
 from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.decode import DecodePool, Request
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.rules import TextRules
 from vivavoce.speech.audio import FRAME, AudioDecoder
 from vivavoce.speech.channel import Ask, Channel, ChannelState, Outcome, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import Endpointer
+from vivavoce.speech.speakers import Speakers
+
+log = structlog.get_logger()
 
 MAX_FINALS_OUT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """What hears: voice activity, and the pool around the engine; and what makes something of the text."""
+    """What hears: voice activity, and the pool around the engine; and what makes something of the text.
+
+    The diarizer starts when a session first needs it.
+    """
 
     pool: DecodePool
     vad: Vad
     aligner: IsolatedAligner | None
     addons: Addons
+    diarizer: IsolatedDiarizer | None = None
 
     async def close(self) -> None:
         """Stop decoding and free the models."""
         await self.pool.close()
-        if self.aligner is not None:
-            await self.aligner.close()
+        for isolated in (self.aligner, self.diarizer):
+            if isolated is not None:
+                await isolated.close()
         self.pool.engine.close()
         await self.addons.close()
 
@@ -85,14 +95,34 @@ class Listener:
         self.late = False
         self.decoding_s = 0.0
 
-    def begin(self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot]) -> int:
+    async def begin(self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot]) -> int:
         """Go to where the snapshots were taken, and give the byte of the audio to hear from; `rules` mend the texts."""
         self._pool, self._vad, self._rules = models.pool, models.vad, rules
+        if self._wants_voices:
+            await self._start_diarizer(models.diarizer)
         self._vads = [(0, self._vad.open()) for _ in self._channels]
         for snapshot in snapshots:
             self._restore(snapshot)
         needed = [min(channel.at, heard) for channel, (heard, _) in zip(self._channels, self._vads, strict=True)]
         return self._decoder.seek(min(needed))
+
+    @property
+    def _wants_voices(self) -> bool:
+        asked = self._options.diarization
+        return asked is not None and not asked.by_channel
+
+    async def _start_diarizer(self, diarizer: IsolatedDiarizer | None) -> None:
+        """Have the diarizer run; a session goes without where it does not, and says so."""
+        cause: object = "there is none"
+        if diarizer is not None:
+            try:
+                await diarizer.start()
+            except EngineError as error:
+                cause = error.__cause__
+            else:
+                return
+        log.error("speakers are not told apart", session=self._session_id, error=str(cause))
+        self._say(Problem(code="engine_error", message="speakers are not told apart: no diarizer started"), None)
 
     def _restore(self, snapshot: Snapshot) -> None:
         saved = snapshot.state
@@ -101,6 +131,7 @@ class Listener:
             free_from=saved["free_from"],
             endpointer=saved["endpointer"],
             origin=(saved["vad_at"], self._vad.load(saved["vad"])),
+            speakers=saved.get("speakers", ()),
         )
         self._channels[snapshot.channel].restore(state)
         self._vads[snapshot.channel] = state.origin
@@ -189,7 +220,12 @@ class Listener:
             languages=self._options.languages,
         )
         self._keys[ask.channel] = clip.key
-        request = Request(clip=clip, answer=partial(self._on_answer, ask), late=self.late)
+        request = Request(
+            clip=clip,
+            answer=partial(self._on_answer, ask),
+            late=self.late,
+            with_voices=ask.final and self._wants_voices,
+        )
         self._asked[ask.channel, ask.number] = request
         self._pool.submit(request)
 
@@ -225,13 +261,15 @@ class Listener:
 
     def _snapshot(self, channel: int, state: ChannelState) -> Snapshot:
         vad_at, vad_state = state.origin
-        saved = {
+        saved: dict[str, Any] = {
             "kept_from": state.kept_from,
             "free_from": state.free_from,
             "endpointer": state.endpointer,
             "vad_at": vad_at,
             "vad": self._vad.save(vad_state),
         }
+        if state.speakers:
+            saved["speakers"] = state.speakers
         return Snapshot(channel=channel, state=saved)
 
 
@@ -242,4 +280,6 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
         maximum=round(options.maximum_utterance_s * SAMPLE_RATE),
     )
     partial_every = round(settings.partial_interval * SAMPLE_RATE) if Kind.PARTIAL in options.wanted else None
-    return Channel(index, endpointer, partial_every=partial_every)
+    asked = options.diarization
+    speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
+    return Channel(index, endpointer, partial_every=partial_every, speakers=speakers)

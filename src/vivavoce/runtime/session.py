@@ -166,6 +166,11 @@ class Session:
         return "away" if self._clock.ever_connected else "queued"
 
     @property
+    def options(self) -> SessionOptions:
+        """What its client asked for."""
+        return self._options
+
+    @property
     def speakers(self) -> int:
         """On how many channels somebody speaks."""
         return self._listener.speakers
@@ -294,7 +299,8 @@ class Session:
         """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
         models = await asyncio.shield(self._parts.models)
         opened = self._opened or await models.addons.open(self._options)
-        self._heard = self._listener.begin(models, TextRules(self.id, opened, self._say), self._past.snapshots)
+        rules = TextRules(self.id, opened, self._say)
+        self._heard = await self._listener.begin(models, rules, self._past.snapshots)
         self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0

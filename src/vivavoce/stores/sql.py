@@ -386,10 +386,11 @@ def _record(row: RowMapping) -> SessionRecord:
 
 
 def _utterance(row: RowMapping) -> Utterance:
-    words = (
-        Word(text=text, start=start, end=end, confidence=confidence) for text, start, end, confidence in row["words"]
-    )
-    return Utterance(**{**row, "words": tuple(words)})
+    return Utterance(**{**row, "words": tuple(_word(*values) for values in row["words"])})
+
+
+def _word(text: str, start: float, end: float, confidence: float, speaker: int | None = None) -> Word:
+    return Word(text=text, start=start, end=end, confidence=confidence, speaker=speaker)
 
 
 async def _records_of(connection: AsyncConnection, ids: Select[Any] | Sequence[str]) -> list[SessionRecord]:
@@ -495,8 +496,13 @@ def _final_row(session_id: str, final: Utterance) -> dict[str, Any]:
         "confidence": final.confidence,
         "language": final.language,
         "speaker": final.speaker,
-        "words": [[word.text, word.start, word.end, word.confidence] for word in final.words],
+        "words": [_word_values(word) for word in final.words],
     }
+
+
+def _word_values(word: Word) -> list[Any]:
+    values = [word.text, word.start, word.end, word.confidence]
+    return values if word.speaker is None else [*values, word.speaker]
 
 
 def _snapshot_row(session_id: str, snapshot: Snapshot) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _message(seq: int, text: str = "{}") -> StoredMessage:
 def _final(start: float, channel: int = 0) -> Utterance:
     words = (
         Word(text="Žluťoučký", start=start, end=start + 0.25, confidence=0.1 + 0.2),
-        Word(text="🐎", start=start + 0.3, end=start + 0.5, confidence=1.0),
+        Word(text="🐎", start=start + 0.3, end=start + 0.5, confidence=1.0, speaker=channel or None),
     )
     return Utterance(
         id=f"{channel:02}_{round(start * 1000):08}",

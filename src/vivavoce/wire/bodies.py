@@ -43,6 +43,7 @@ class WordBody(_Body):
     start: float = Field(description="Seconds from the session's start.")
     end: float = Field(description="Seconds from the session's start.")
     confidence: float = Field(description="From 0 to 1.")
+    speaker: int | None = Field(default=None, ge=0, description="Absent where speakers are not told apart.")
 
 
 class UtteranceBody(_Body):

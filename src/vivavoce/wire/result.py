@@ -234,9 +234,12 @@ def _file_body(record: SessionRecord) -> dict[str, Any] | None:
 
 
 def _word_body(word: Word) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "word": f" {word.text}",
         "start": number(word.start),
         "end": number(word.end),
         "confidence": number(word.confidence),
     }
+    if word.speaker is not None:
+        body["speaker"] = word.speaker
+    return body
