@@ -49,12 +49,13 @@ def check(messages: list[Json]) -> None:
 def check_utterance(utterance: Json) -> None:
     """Assert that an utterance and its words are complete, in order, and written as Gladia does."""
     fields = {"start", "end", "confidence", "channel", "words", "text", "language"}
-    assert set(utterance) == fields, utterance
+    speaker = {"speaker"} & set(utterance)
+    assert set(utterance) == fields | speaker, utterance
     assert utterance["text"] == "".join(word["word"] for word in utterance["words"])
     assert 0 <= utterance["confidence"] <= 1
     at = utterance["start"]
     for word in utterance["words"]:
-        assert set(word) == {"word", "start", "end", "confidence"}, word
+        assert set(word) == {"word", "start", "end", "confidence"} | speaker, word
         assert re.fullmatch(r" \S+", word["word"]), word
         assert at <= word["start"] <= word["end"] <= utterance["end"], (word, utterance)
         assert 0 <= word["confidence"] <= 1

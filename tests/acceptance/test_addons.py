@@ -57,3 +57,53 @@ async def test_silence_leaves_empty_results(server):
     assert server.result(heard.session_id)["result"]["sentiment_analysis"] == {
         "success": True, "is_empty": True, "exec_time": 0.0, "error": None, "results": "[]"
     }  # fmt: skip
+
+
+async def test_vocabulary_and_spelling_change_what_everybody_sees(server):
+    """Partials, finals, other add-ons and the store have the same text, with the spoken words' times."""
+    plain = await transcribe(server, [SPEECH])
+    heard = await transcribe(
+        server,
+        [SPEECH],
+        realtime_processing={
+            "custom_vocabulary": True,
+            "custom_vocabulary_config": {
+                "vocabulary": [{"value": "Wurst", "intensity": 0.9, "pronunciations": ["worst"]}]
+            },
+            "custom_spelling": True,
+            "custom_spelling_config": {"spelling_dictionary": {"T.I.M.E.S.": ["times"], "Wurstel": ["wurst"]}},
+            "sentiment_analysis": True,
+        },
+    )
+    assert "the Wurstel of T.I.M.E.S" in heard.text(), heard.text()
+    assert "worst" not in heard.text()
+    for message in heard.of("transcript"):
+        assert " worst" not in message["data"]["utterance"]["text"]
+    judged = " ".join(
+        result["text"] for message in heard.of("sentiment_analysis") for result in message["data"]["results"]
+    )
+    assert judged == heard.text()
+    assert server.result(heard.session_id)["result"]["transcription"]["utterances"] == heard.utterances
+    times = [(word["start"], word["end"]) for word in plain.words]
+    assert [(word["start"], word["end"]) for word in heard.words] == times
+
+
+async def test_a_summary_is_made_of_what_was_said(server):
+    """By default it is picked from the transcript, announced between the transcript and the result, and stored."""
+    heard = await transcribe(server, [SPEECH], post_processing={"summarization": True})
+    (summary,) = heard.of("post_summarization")
+    assert summary["error"] is None
+    assert summary["data"]["results"]
+    types = [kind for kind in heard.types if kind.startswith("post_")]
+    assert types == ["post_transcript", "post_summarization", "post_final_transcript"]
+    shown = server.result(heard.session_id)["result"]["summarization"]
+    assert (shown["success"], shown["results"]) == (True, summary["data"]["results"])
+
+
+def test_translation_without_a_backend_says_which_setting_provides_it(server):
+    """422 rather than a session whose translations never come."""
+    body = {"realtime_processing": {"translation": True, "translation_config": {"target_languages": ["fr"]}}}
+    answer = server.http.post("/v2/live", json=body)
+    assert answer.status_code == 422
+    assert "--llm-url" in answer.json()["message"]
+    assert "--translation-models" in answer.json()["message"]

@@ -81,6 +81,25 @@ def test_a_rule_cannot_rename_what_it_rewrites(problems):
     assert (ruled.id, ruled.channel, ruled.speaker, ruled.text) == ("00_00001000", 0, 3, "x")
 
 
+def test_new_words_have_the_speakers_of_those_they_stand_for(problems):
+    """A rule need not know of speakers: a word that it made is said by whoever said what is under it."""
+
+    class Joining(Rule):
+        def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
+            first, second, third = utterance.words
+            joined = Word(text="ab", start=first.start, end=second.end, confidence=0.5)
+            between = Word(text="c", start=third.start + 0.1, end=third.start + 0.1, confidence=0.5)
+            return replace(utterance, words=(joined, between))
+
+    words = tuple(
+        Word(text=text, start=start, end=end, confidence=0.5, speaker=speaker)
+        for text, start, end, speaker in (("a", 0.0, 1.0, 1), ("b", 1.0, 1.2, 0), ("c", 2.0, 3.0, 0))
+    )
+    heard = replace(said("x"), words=words)
+    ruled = rules_of({Feature.CUSTOM_SPELLING: Joining(list)}, problems.append).final(heard).utterance
+    assert [word.speaker for word in ruled.words] == [1, 0]
+
+
 @pytest.mark.parametrize("final", [True, False])
 def test_a_text_survives_a_broken_vocabulary(problems, final):
     """The other rules still work, and the client hears of a final, in words that quote nothing."""

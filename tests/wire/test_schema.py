@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Feature, Kind, SessionOptions
+from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
 from vivavoce.wire.schema import (
     FEATURES,
     LANGUAGES,
@@ -517,6 +517,10 @@ def test_extensions_show_only_where_they_are_asked_for():
         ({"diarization_config": {"min_speakers": -1}}, "min_speakers must not be less than 0"),
         ({"diarization_config": {"speakers": 1}}, "speakers must not be given: no such field"),
         (
+            {"diarization_config": {"number_of_speakers": 3, "max_speakers": 2}},
+            " must not hold numbers of speakers that contradict each other",
+        ),
+        (
             {"pii_redaction_config": {"processed_text_type": "BLUR"}},
             "processed_text_type must be one of the following values: MARKER, MASK",
         ),
@@ -526,7 +530,29 @@ def test_extensions_show_only_where_they_are_asked_for():
 def test_extensions_are_checked_like_the_rest(config, problem):
     """Each mistake names its field."""
     (config_name,) = config
-    assert problems_of({"realtime_processing": config}) == [f"realtime_processing.{config_name}.{problem}"]
+    separator = "" if problem.startswith(" ") else "."
+    assert problems_of({"realtime_processing": config}) == [f"realtime_processing.{config_name}{separator}{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "config", "expected"),
+    [
+        (1, None, Diarization()),
+        (1, {"max_speakers": 0, "min_speakers": 0}, Diarization()),
+        (1, {"number_of_speakers": 2, "min_speakers": 1, "max_speakers": 4}, Diarization(minimum=2, maximum=2)),
+        (1, {"min_speakers": 2, "max_speakers": 4}, Diarization(minimum=2, maximum=4)),
+        (2, None, Diarization(by_channel=True)),
+        (2, {}, Diarization(by_channel=True)),
+        (2, {"max_speakers": 3}, Diarization(maximum=3)),
+    ],
+)
+def test_speakers_are_told_apart_as_asked(channels, config, expected):
+    """By voice on one channel; with several the channel is the speaker, unless numbers of speakers are given."""
+    asked = {"diarization": True, "diarization_config": config}
+    every = Capabilities(languages=frozenset(), features=FEATURES)
+    parsed = parse_request({"channels": channels, "realtime_processing": asked}, every)
+    assert parsed.options.diarization == expected
+    assert parse_request({"realtime_processing": {**asked, "diarization": False}}, every).options.diarization is None
 
 
 def test_a_missing_language_is_refused_with_what_there_is():

@@ -11,6 +11,23 @@ from typing import Any
 
 from vivavoce.addons import rewriting
 from vivavoce.model import Utterance
+from vivavoce.plugins import AddonParts, AddonSettings
+
+
+class SpellingAddon:
+    """Custom spelling for all sessions; implements `plugins.Addon`."""
+
+    threads = 1
+
+    def __init__(self, settings: AddonSettings) -> None:
+        """Need nothing of the settings."""
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
+        """Give the rule of a session's `spelling_dictionary`."""
+        return AddonParts(rule=Spelling.from_options(options))
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Spelling:

@@ -39,6 +39,7 @@ from vivavoce import pronounce
 from vivavoce.addons import rewriting, sounds
 from vivavoce.addons.rewriting import Replacement
 from vivavoce.model import Utterance, Word
+from vivavoce.plugins import AddonParts, AddonSettings
 
 LONGEST_WORDS = 10
 LONGEST_SOUND = 80
@@ -91,6 +92,24 @@ class VocabularyEntry:
     intensity: float | None = None
     pronunciations: tuple[str, ...] = ()
     language: str | None = None
+
+
+class VocabularyAddon:
+    """Custom vocabulary for all sessions; implements `plugins.Addon`."""
+
+    threads = 1
+
+    def __init__(self, settings: AddonSettings) -> None:
+        """Load the dictionary and the language model, so that no session waits for them."""
+        del settings
+        Vocabulary([], DEFAULT_INTENSITY)
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
+        """Give the rule of a session's `vocabulary`."""
+        return AddonParts(rule=Vocabulary.from_options(options))
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Vocabulary:

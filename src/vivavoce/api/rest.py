@@ -41,7 +41,7 @@ MAX_PAGE = 100
 MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
 
-FEATURES = frozenset({"callback"})
+FEATURES = frozenset({"callback", "diarization"})
 """What every installation has, whatever its engine and its add-ons."""
 
 _FINISHED = {Status.DONE, Status.ERROR}

@@ -8,7 +8,7 @@ Rules are deterministic, so a final that is heard again after a crash comes out 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -65,8 +65,16 @@ def _problem(feature: Feature, utterance: Utterance) -> Problem:
 
 
 def _kept(heard: Utterance, ruled: Utterance) -> Utterance:
-    """Give a rewritten utterance under its own name: id, channel and speaker are the session's."""
+    """Give a rewritten utterance under its own name: id, channel and speakers are the session's."""
+    if any(word.speaker is not None for word in heard.words):
+        words = tuple(replace(word, speaker=_speaker_at(word, heard.words)) for word in ruled.words)
+        ruled = replace(ruled, words=words)
     return replace(ruled, id=heard.id, channel=heard.channel, speaker=heard.speaker)
+
+
+def _speaker_at(word: Word, heard: Sequence[Word]) -> int | None:
+    """Give who said the heard word that a word covers most of, or is nearest to."""
+    return max(heard, key=lambda other: min(word.end, other.end) - max(word.start, other.start)).speaker
 
 
 def _withheld(heard: Utterance) -> Final:

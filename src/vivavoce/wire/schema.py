@@ -40,7 +40,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Feature, Kind, SessionOptions
+from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
 
 _CODES = (  # one string, since a list would be broken into a hundred lines
     "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
@@ -262,7 +262,16 @@ class DiarizationConfig(_Fields):
 
     number_of_speakers: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="Exactly so many.")
     min_speakers: Annotated[Whole, Field(ge=0)] | None = Field(default=None, description="At least so many.")
-    max_speakers: Annotated[Whole, Field(ge=0)] | None = Field(default=None, description="At most so many.")
+    max_speakers: Annotated[Whole, Field(ge=0)] | None = Field(
+        default=None, description="At most so many; 0 sets no bound."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DiarizationConfig:
+        given = (self.min_speakers, self.number_of_speakers, self.max_speakers)
+        if (numbers := [number for number in given if number]) != sorted(numbers):
+            raise PydanticCustomError(_PROBLEM, "must not hold numbers of speakers that contradict each other")
+        return self
 
 
 class RedactionConfig(_Fields):
@@ -482,6 +491,21 @@ def options_of(request: Mapping[str, Any]) -> SessionOptions:
         callback_url=callback and callback["url"],
         callback_wanted=_wanted(callback) if callback else frozenset(),
         features=_features({**request["realtime_processing"], **request["post_processing"]}),
+        diarization=_diarization(request),
+    )
+
+
+def _diarization(request: Mapping[str, Any]) -> Diarization | None:
+    """Give how speakers are told apart; with several channels the channel is the speaker, unless numbers are given."""
+    live = request["realtime_processing"]
+    if not live.get("diarization"):
+        return None
+    numbers = live.get("diarization_config", {})
+    exactly = numbers.get("number_of_speakers")
+    return Diarization(
+        minimum=exactly or numbers.get("min_speakers") or 1,
+        maximum=exactly or numbers.get("max_speakers") or None,
+        by_channel=audio_format(request).channels > 1 and not numbers,
     )
 
 
