@@ -95,6 +95,11 @@ class Heard:
         return [message["data"] for message in self.messages if is_final(message)]
 
     @property
+    def durable(self) -> list[Json]:
+        """The messages that the server repeats until it knows that they arrived, in order."""
+        return [message for message in self.messages if is_durable(message)]
+
+    @property
     def transcripts(self) -> list[Json]:
         """The `data` of partials and finals, in order."""
         return [message["data"] for message in self.messages if message["type"] == "transcript"]

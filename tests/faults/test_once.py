@@ -8,7 +8,6 @@ import pytest
 
 from faults.clients import SDK_WARNINGS
 from faults.machine import Machine
-from faults.oracle import stored
 from faults.schedules import speech
 from live import EVERYTHING, STOP, Json, Opened, Socket, connected, is_durable, is_final, open_session, pieces
 
@@ -26,17 +25,12 @@ def machine(tmp_path) -> Iterator[Machine]:
     started.kill()
 
 
-def durable(socket: Socket) -> list[Json]:
-    """Give what a socket brought that may be repeated."""
-    return [message for message in socket.messages if is_durable(message)]
-
-
 async def end(opened: Opened) -> list[Json]:
     """Come back, stop and stay to the end; give what was said there."""
     async with connected(opened) as socket:
         await socket.send(STOP)
         assert await socket.ended() == 1000
-    return durable(socket)
+    return socket.durable
 
 
 async def hear(socket: Socket, audio: bytes) -> None:
@@ -55,7 +49,7 @@ async def test_what_was_answered_never_comes_again(machine: Machine, flags: Json
             await socket.send(*pieces(audio[len(audio) * start // 4 : len(audio) * stop // 4], CHUNK))
             await socket.until(is_durable)
             await socket.receipted()
-            sure = durable(socket)
+            sure = socket.durable
             await socket.drop()
         assert not [message for message in sure if message in seen]
         seen += sure
@@ -71,7 +65,7 @@ async def test_what_was_not_answered_comes_again_to_the_letter(machine: Machine,
         await hear(socket, speech(0))
         await socket.drop()
     again = await end(opened)
-    assert again[: len(durable(socket))] == durable(socket)
+    assert again[: len(socket.durable)] == socket.durable
 
 
 async def test_a_client_that_repeats_audio_shows_what_it_has(machine: Machine) -> None:
@@ -81,7 +75,7 @@ async def test_a_client_that_repeats_audio_shows_what_it_has(machine: Machine) -
     async with connected(opened) as socket:
         socket.answers = False
         await hear(socket, audio[: len(audio) // 2])
-        seen = durable(socket)
+        seen = socket.durable
         await socket.send(*pieces(audio[len(audio) // 2 :], CHUNK))
         await socket.acked_up_to(len(audio))
         await socket.drop()
@@ -89,7 +83,7 @@ async def test_a_client_that_repeats_audio_shows_what_it_has(machine: Machine) -
     async with connected(opened) as after:
         await after.send(audio[ends[-1] :], STOP)
         assert await after.ended() == 1000
-    assert not [message for message in durable(after) if message in seen]
+    assert not [message for message in after.durable if message in seen]
 
 
 async def test_the_last_messages_come_to_who_returns_for_them(machine: Machine) -> None:
@@ -104,38 +98,8 @@ async def test_the_last_messages_come_to_who_returns_for_them(machine: Machine) 
         await socket.drop()
     async with connected(opened) as again:
         assert await again.ended() == 1000
-    assert [message["type"] for message in durable(again)][-2:] == ["post_final_transcript", "end_session"]
-    assert all(message in durable(socket) for message in durable(again))
-
-
-async def test_nothing_comes_twice_over_three_crashes(machine: Machine) -> None:
-    """After `kill -9` nothing is repeated of what the client had shown to have and the store held by then, and nothing
-    is missing; the audio is sent again from the last acknowledgment, or is all new.
-    """
-    opened = open_session(machine.server)
-    audio, seen, told = speech(0), [], []
-    acked = 0
-    for share in (2, 3, 4):
-        async with connected(opened) as socket:
-            await socket.send(*pieces(audio[acked : len(audio) * share // 5], CHUNK))
-            await socket.until(is_durable)
-            await socket.receipted()
-            sure = durable(socket)
-            # What is acknowledged now was taken after the pong, so the pong is in the store.
-            await socket.send(audio[len(audio) * share // 5 :][:CHUNK])
-            await socket.acked_up_to(len(audio) * share // 5 + CHUNK)
-            await machine.restart()
-            await socket.ended()
-        assert not [message for message in durable(socket) if message in seen]
-        seen += sure
-        told += durable(socket)
-        acked = max(stop for _, stop in socket.acked)
-    async with connected(opened) as last:
-        await last.send(*pieces(audio[acked:], CHUNK), STOP)
-        assert await last.ended() == 1000
-    assert not [message for message in durable(last) if message in seen]
-    told = list({message["data"]["id"]: message for message in told + durable(last) if is_final(message)})
-    assert told == [final_id for final_id, _ in stored(machine.server, opened.session_id).finals]
+    assert [message["type"] for message in again.durable][-2:] == ["post_final_transcript", "end_session"]
+    assert all(message in socket.durable for message in again.durable)
 
 
 async def test_what_was_not_answered_survives_a_crash(machine: Machine) -> None:
@@ -146,4 +110,4 @@ async def test_what_was_not_answered_survives_a_crash(machine: Machine) -> None:
         await hear(socket, speech(0))
         await machine.restart()
         await socket.ended()
-    assert (await end(opened))[: len(durable(socket))] == durable(socket)
+    assert (await end(opened))[: len(socket.durable)] == socket.durable

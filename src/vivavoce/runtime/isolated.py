@@ -1,8 +1,8 @@
 """Plugins in processes of their own: an aligner holds the GIL while it works, a diarizer keeps a core busy.
 
 Each worker is one spawned process (never forked: the server has threads by then) that loads the plugin once and does
-one call at a time. A worker that dies or outlives its deadline costs the call at hand its answer and is replaced while
-others go on. A worker ends with its parent, however that ended.
+one call at a time. A worker that dies or outlives its deadline is replaced while others go on, and the call at hand is
+tried once more; a second loss costs it its answer. A worker ends with its parent, however that ended.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ RETRY_S = 10.0
 """Pause after an attempt to replace a worker that did not start."""
 CLOSE_S = 2.0
 """Time for a worker's last call before it is killed."""
+TRIES = 2
+"""Workers that one call may lose: chance takes one now and then, and a clip that takes two would take them all."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,7 +47,7 @@ class Isolated:
     """A plugin in `processes` workers; calls beyond that wait their turn, in order.
 
     `factory` makes the plugin inside the worker, so it must be importable there by name; `role` names it in the log. A
-    call may take `grace_s` and once the length of its clip; waiting for a worker is not counted, so load never costs a
+    try may take `grace_s` and once the length of its clip; waiting for a worker is not counted, so load never costs a
     final its answer.
     """
 
@@ -79,12 +81,21 @@ class Isolated:
         """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started."""
         if not self._started:
             return None
-        audio_s = len(samples) / SAMPLE_RATE
-        worker = await self._next()
-        lost = not worker.running
+        for _ in range(TRIES):
+            worker = await self._next()
+            if not worker.running:
+                self._give_back(worker, lost=True)
+                return None
+            answer, lost = await self._call_on(worker, method, samples, *arguments)
+            if not lost or self._closed:
+                return answer
+        return None
+
+    async def _call_on(self, worker: _Worker, method: str, samples: Samples, *arguments: object) -> tuple[Any, bool]:
+        """Try on one worker; give the answer, and whether the worker was lost."""
+        audio_s, lost = len(samples) / SAMPLE_RATE, False
         try:
-            if not lost:
-                return await asyncio.wait_for(worker.call(method, samples, *arguments), self._grace_s + audio_s)
+            return await asyncio.wait_for(worker.call(method, samples, *arguments), self._grace_s + audio_s), lost
         except (TimeoutError, BrokenProcessPool) as error:
             lost = True
             worker.discard(kill=isinstance(error, TimeoutError))
@@ -97,7 +108,7 @@ class Isolated:
             _log.warning(f"{self._role}_failed", reason=type(error).__name__, audio_s=audio_s)
         finally:
             self._give_back(worker, lost=lost)
-        return None
+        return None, lost
 
     async def close(self) -> None:
         """End the workers, their calls within `CLOSE_S`; calls still waiting get None. May be called twice."""
