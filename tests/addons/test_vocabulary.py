@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recordings import TRANSCRIPTS
 from sound import g711, recording_at
-from utterances import TEXTS, check_words, utterance, utterances
+from utterance_laws import TEXTS, check_words, utterance, utterances
 from vivavoce.addons.vocabulary import Vocabulary, VocabularyEntry
 from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.model import SAMPLE_RATE, AudioFormat, Clip
