@@ -203,14 +203,16 @@ class Result:
 class Clip:
     """Audio for an engine: `samples` from the clip's start so far, decoded as one piece.
 
-    `key` names the utterance; an engine may keep a draft under it between partials. A final's answer depends on
-    nothing but `samples` and `languages`.
+    `key` names the utterance; an engine may keep a draft under it between partials. `hints` are words and phrases that
+    may be said, for engines that can be told. A final's answer depends on nothing but `samples`, `languages` and
+    `hints`.
     """
 
     key: str
     samples: Samples
     final: bool
     languages: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:

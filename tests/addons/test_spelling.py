@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utterances import TEXTS, check_words, utterance, utterances
+from utterance_laws import TEXTS, check_words, utterance, utterances
 from vivavoce.addons.spelling import Spelling
 
 

@@ -34,8 +34,7 @@ class Spelling:
     """Write the spellings of a dictionary for their variants; implements `plugins.TextRule`.
 
     Punctuation around a variant stays, that within it has to be there. Of two spellings with the same variant the first
-    one counts. Spellings and variants of nothing but blanks are
-    left out.
+    one counts. Spellings and variants of nothing but blanks are left out.
     """
 
     def __init__(self, dictionary: Mapping[str, Sequence[str]]) -> None:

@@ -11,8 +11,8 @@ those of a logistic regression on synthesized telephone calls; docs/how-to/vocab
 written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
 
 The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry. Everything
-depends on a window's own words alone, so a replacement here changes nothing elsewhere, and rewriting twice changes
-nothing more.
+depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
+rewriting twice changes nothing more.
 
 Sounds are known for English only. In other languages entries are compared by their letters.
 """
@@ -116,7 +116,8 @@ class Vocabulary:
     """Write the entries of a vocabulary where they were misheard; implements `plugins.TextRule`.
 
     Punctuation and a possessive `'s` around an entry stay. Entries of another language than the utterance's are not
-    looked for. The first one made in a process loads a dictionary and a language model, which takes half a second.
+    looked for. The first one made in a process loads a dictionary and a language model, which takes a fraction of a
+    second and some 40 MB; each hundred entries take some 10 ms.
     """
 
     def __init__(self, entries: Sequence[VocabularyEntry], default_intensity: float) -> None:
