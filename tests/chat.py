@@ -87,6 +87,7 @@ class Chat:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     chat: Chat
 
     def do_POST(self) -> None:

@@ -23,15 +23,16 @@ from functools import cache
 from importlib.resources import files
 from itertools import islice
 from threading import BoundedSemaphore, Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import openai
 import stamina
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vivavoce.errors import AddonError
 from vivavoce.plugins import LlmEndpoint
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 MAX_ANSWER_BYTES = 1 << 20
 """Longest body of an answer that is read."""
@@ -78,6 +79,8 @@ class Llm:
     """A client of one endpoint, for any number of threads; made by `connect`."""
 
     def __init__(self, endpoint: LlmEndpoint) -> None:
+        import openai  # noqa: PLC0415 - takes a second and 45 MB, which servers without an endpoint are spared
+
         # At its debug level, which an environment variable sets, the library logs what it sends.
         logging.getLogger("openai").setLevel(logging.WARNING)
         self.concurrency = endpoint.concurrency
@@ -109,7 +112,7 @@ class Llm:
         deadline = time.monotonic() + min(self._endpoint.timeout_s, within_s or self._endpoint.timeout_s)
         messages: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": _instructions(prompt, form)},
-            {"role": "user", "content": json.dumps(given, ensure_ascii=False)},
+            {"role": "user", "content": json.dumps(given, ensure_ascii=False).encode(errors="replace").decode()},
         ]
         with self._turn(deadline):
             text = self._complete(messages, form, deadline)
@@ -169,6 +172,8 @@ class Llm:
 
     def _send(self, messages: list[ChatCompletionMessageParam], form: type[Answer] | None, deadline: float) -> str:
         """Ask once and give the model's text."""
+        import openai  # noqa: PLC0415 - as above
+
         left = deadline - time.monotonic()
         if left <= 0:
             raise AddonError(_TOO_LATE)

@@ -17,9 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-import ctranslate2
-import sentencepiece
-
 from vivavoce.errors import AddonError, SetupError
 
 BEAM = 4
@@ -74,6 +71,10 @@ class _Model:
     """One loaded model."""
 
     def __init__(self, directory: Path, threads: int) -> None:
+        # Imported here, so that servers without such models are spared the libraries.
+        import ctranslate2  # noqa: PLC0415
+        import sentencepiece  # noqa: PLC0415
+
         self._translator = ctranslate2.Translator(str(directory), device="cpu", intra_threads=threads)
         self._source = sentencepiece.SentencePieceProcessor(model_file=str(directory / "source.spm"))
         self._target = sentencepiece.SentencePieceProcessor(model_file=str(directory / "target.spm"))

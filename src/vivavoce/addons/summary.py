@@ -8,9 +8,11 @@ as far as the endpoint's bound on questions lets them.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
+from threading import Thread
 from typing import Any, Literal, TypeVar, cast
 
 from vivavoce.addons.extraction import Budget, extract
@@ -112,13 +114,30 @@ class LlmSummary:
         return "\n".join(f"- {point}" for point in points if point)
 
     def _notes(self, parts: Sequence[Mapping[str, Any]], deadline: float) -> list[str]:
-        """Give notes of each part, in order."""
-        readers = ThreadPoolExecutor(min(len(parts), self._llm.concurrency), "summary")
-        try:
-            most = MAX_LETTERS["part"]
-            return list(readers.map(lambda part: self._ask("summary_part", part, most, deadline), parts))
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
+        """Give notes of each part, in order; after the first failure no other part is begun."""
+        notes = [""] * len(parts)
+        waiting = deque(enumerate(parts))
+        failures: list[Exception] = []
+
+        def read() -> None:
+            with suppress(IndexError):
+                while not failures:
+                    nth, part = waiting.popleft()
+                    try:
+                        notes[nth] = self._ask("summary_part", part, MAX_LETTERS["part"], deadline)
+                    except Exception as failure:  # noqa: BLE001 - raised again below
+                        failures.append(failure)
+
+        # Daemons, unlike the threads of an executor: the end of the program does not wait for an endpoint.
+        readers = [Thread(target=read, name=f"summary-{nth}", daemon=True) for nth in range(self._llm.concurrency)]
+        readers = readers[: len(parts)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        if failures:
+            raise failures[0]
+        return notes
 
     def _ask(self, prompt: str, given: Mapping[str, Any], most: int, deadline: float) -> str:
         def fits(answer: _Text) -> bool:
