@@ -75,15 +75,20 @@ class Isolated:
             self._starting = asyncio.create_task(self._start(), name=f"start {self._role}")
         await asyncio.shield(self._starting)
 
-    async def call(self, method: str, samples: Samples, *arguments: object) -> Any:
-        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started."""
+    async def call(
+        self, method: str, samples: Samples, *arguments: object, wanted: Callable[[], bool] = lambda: True
+    ) -> Any:
+        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started.
+
+        A call that is not `wanted` any more when it is its turn gets None too.
+        """
         if not self._started:
             return None
         audio_s = len(samples) / SAMPLE_RATE
         worker = await self._next()
         lost = not worker.running
         try:
-            if not lost:
+            if not lost and wanted():
                 return await asyncio.wait_for(worker.call(method, samples, *arguments), self._grace_s + audio_s)
         except (TimeoutError, BrokenProcessPool) as error:
             lost = True
@@ -170,9 +175,9 @@ class IsolatedDiarizer(Isolated):
     def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
         super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
 
-    async def voices(self, samples: Samples) -> tuple[Voice, ...]:
-        """Give who is heard in a clip; nobody where that fails for any reason."""
-        voices: tuple[Voice, ...] | None = await self.call("voices", samples)
+    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+        """Give who is heard in a clip; nobody where that fails for any reason or is not `wanted` at its turn."""
+        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted)
         return voices or ()
 
 
