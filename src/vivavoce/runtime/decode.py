@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -64,9 +65,12 @@ class DecodePool:
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
+        self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
         self._work = asyncio.Event()
         self._resting = threads
-        self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
+        self._tasks: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)
+        }
 
     @property
     def waiting(self) -> dict[str, float]:
@@ -98,6 +102,8 @@ class DecodePool:
             self._late[request] = None
         elif request.clip.final:
             self._finals[request] = None
+            # Telling voices apart takes longer than decoding and runs beside it.
+            self._listen(request)
         else:
             self._partials[request.clip.key] = request
         self._work.set()
@@ -106,6 +112,7 @@ class DecodePool:
         """Forget a request that still waits; one that is being decoded is answered all the same."""
         self._finals.pop(request, None)
         self._late.pop(request, None)
+        self._voices.pop(request, None)
         if self._partials.get(request.clip.key) is request:
             del self._partials[request.clip.key]
 
@@ -143,6 +150,7 @@ class DecodePool:
             log.error("decoding failed", sessions=sessions, error=type(error).__name__, exc_info=not known)
             metrics.DECODE_FAILURES.inc()
             for request in batch:
+                self._voices.pop(request, None)
                 request.answer(None, 0.0)
             return
         spent_s = (time.perf_counter() - started) / len(batch)
@@ -154,12 +162,14 @@ class DecodePool:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
+                self._voices.pop(request, None)
                 request.answer(hypothesis, spent_s)
 
     async def _complete(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
         """Answer with measured word times and with who is heard, as far as that is known."""
         started = time.perf_counter()
-        words, voices = await asyncio.gather(self._aligned(request, hypothesis), self._voices(request))
+        words, voices = await asyncio.gather(self._aligned(request, hypothesis), self._told(request))
+        self._voices.pop(request, None)
         answer = replace(hypothesis, words=words, voices=voices)
         request.answer(answer, spent_s + time.perf_counter() - started)
 
@@ -173,7 +183,18 @@ class DecodePool:
         pairs = zip(hypothesis.words, times, strict=True)
         return tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
 
-    async def _voices(self, request: Request) -> tuple[Voice, ...]:
-        if self._diarizer is None or not request.with_voices:
-            return ()
-        return await self._diarizer.voices(request.clip.samples)
+    def _listen(self, request: Request) -> None:
+        """Begin to tell the voices of a clip apart, unless that is withdrawn before its turn comes."""
+        if self._diarizer is None or not request.with_voices or request in self._voices:
+            return
+        told = self._diarizer.voices(request.clip.samples, wanted=lambda: request in self._voices)
+        task = self._voices[request] = asyncio.create_task(told, name="voices")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, request: Request) -> tuple[Voice, ...]:
+        """Give who is heard; nobody where nobody asked, or where the request was withdrawn."""
+        if request.late:
+            self._listen(request)
+        task = self._voices.get(request)
+        return await task if task is not None else ()

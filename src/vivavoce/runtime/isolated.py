@@ -77,14 +77,19 @@ class Isolated:
             self._starting = asyncio.create_task(self._start(), name=f"start {self._role}")
         await asyncio.shield(self._starting)
 
-    async def call(self, method: str, samples: Samples, *arguments: object) -> Any:
-        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started."""
+    async def call(
+        self, method: str, samples: Samples, *arguments: object, wanted: Callable[[], bool] = lambda: True
+    ) -> Any:
+        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started.
+
+        A call that is not `wanted` any more when it is its turn gets None too.
+        """
         if not self._started:
             return None
         for _ in range(TRIES):
             worker = await self._next()
-            if not worker.running:
-                self._give_back(worker, lost=True)
+            if not worker.running or not wanted():
+                self._give_back(worker, lost=not worker.running)
                 return None
             answer, lost = await self._call_on(worker, method, samples, *arguments)
             if not lost or self._closed:
@@ -181,9 +186,9 @@ class IsolatedDiarizer(Isolated):
     def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
         super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
 
-    async def voices(self, samples: Samples) -> tuple[Voice, ...]:
-        """Give who is heard in a clip; nobody where that fails for any reason."""
-        voices: tuple[Voice, ...] | None = await self.call("voices", samples)
+    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+        """Give who is heard in a clip; nobody where that fails for any reason or is not `wanted` at its turn."""
+        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted)
         return voices or ()
 
 
