@@ -137,10 +137,11 @@ class AddonParts:
 
     `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else. `hides`
     gives the parts (seconds) of a final's audio that are to be silenced in what is stored; it is asked about the final
-    as `rule` finds it.
+    as `rule` finds it. `hints` are words and phrases for engines that can be told what to expect.
     """
 
     rule: TextRule | None = None
+    hints: tuple[str, ...] = ()
     hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
     by_target: Mapping[str, UtteranceAddon] = field(default_factory=dict)
     transcript: TranscriptAddon | None = None

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utterance_laws import TEXTS, check_words, utterance, utterances
-from vivavoce.addons.spelling import Spelling
+from vivavoce.addons.spelling import Spelling, SpellingAddon
+from vivavoce.plugins import AddonSettings
 
 
 def spelled(dictionary: dict[str, list[str]], text: str) -> str:
@@ -91,3 +92,10 @@ def test_a_rule_applies_wherever_its_variant_stands_alone(before):
     texts = [text for word in before.words for text in (word.text, "Zzz")]
     after = Spelling({"Gladia": ["zzz"]}).rewrite(utterance(texts), final=True)
     assert [word.text for word in after.words] == [text for word in before.words for text in (word.text, "Gladia")]
+
+
+def test_the_add_on_reads_the_contracts_options() -> None:
+    """The rule of a session is made of its `spelling_dictionary`."""
+    parts = SpellingAddon(AddonSettings()).open({"spelling_dictionary": {"Femke": ["femka"]}}, [])
+    assert parts.rule is not None
+    assert parts.rule.rewrite(utterance(["ask", "Femka."]), final=True).text == "ask Femke."

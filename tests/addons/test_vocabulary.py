@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from recordings import TRANSCRIPTS
 from sound import g711, recording_at
 from utterance_laws import TEXTS, check_words, utterance, utterances
-from vivavoce.addons.vocabulary import Vocabulary, VocabularyEntry
+from vivavoce.addons.vocabulary import Vocabulary, VocabularyAddon, VocabularyEntry
 from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.model import SAMPLE_RATE, AudioFormat, Clip
+from vivavoce.plugins import AddonSettings
 from vivavoce.speech.audio import AudioDecoder
 
 NAMES = [
@@ -218,3 +219,15 @@ def test_rewriting_twice_changes_nothing_more(names, before, intensity):
     rule = Vocabulary([VocabularyEntry(value=name) for name in sorted(names)], intensity)
     once = rule.rewrite(before, final=True)
     assert rule.rewrite(once, final=True) is once
+
+
+def test_the_add_on_reads_the_contracts_options() -> None:
+    """Texts and objects make one rule, and every entry is a hint for engines that take such."""
+    options = {
+        "vocabulary": ["Vivavoce", {"value": "Gladia", "pronunciations": ["glad ear"], "intensity": 0.9}, "Vivavoce"],
+        "default_intensity": 0.6,
+    }
+    parts = VocabularyAddon(AddonSettings()).open(options, ["en"])
+    assert parts.hints == ("Vivavoce", "Gladia")
+    assert parts.rule is not None
+    assert parts.rule.rewrite(utterance(["we", "use", "glad", "ear"]), final=True).text == "we use Gladia"

@@ -105,8 +105,9 @@ class VocabularyAddon:
         Vocabulary([], DEFAULT_INTENSITY)
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
-        """Give the rule of a session's `vocabulary`."""
-        return AddonParts(rule=Vocabulary.from_options(options))
+        """Give the rule of a session's `vocabulary`, and its entries for engines that take hints."""
+        rule = Vocabulary.from_options(options)
+        return AddonParts(rule=rule, hints=rule.hints)
 
     def close(self) -> None:
         """Do nothing."""
@@ -150,6 +151,11 @@ class Vocabulary:
             for item in options["vocabulary"]
         ]
         return cls(entries, options.get("default_intensity", DEFAULT_INTENSITY))
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """The entries as they are written, each once."""
+        return tuple(dict.fromkeys(entry.text for entry in self._entries))
 
     def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:  # noqa: ARG002 - partials are heard alike
         """Give the utterance with the entries that were heard in it; words elsewhere are the same objects as before."""

@@ -87,6 +87,7 @@ class Addons:
         What is not installed any more, since the session began, fails whenever it is asked.
         """
         rules: dict[Feature, TextRule] = {}
+        hints: tuple[str, ...] = ()
         hides = None
         lookers: dict[tuple[Feature, str], UtteranceAddon] = {}
         readers: dict[Feature, TranscriptAddon] = {}
@@ -96,11 +97,12 @@ class Addons:
             parts = await asyncio.to_thread(addon.open, own, options.languages)
             if parts.rule is not None:
                 rules[feature] = parts.rule
+            hints += parts.hints
             hides = hides or parts.hides
             lookers |= {(feature, target): looker for target, looker in parts.by_target.items()}
             if parts.transcript is not None:
                 readers[feature] = parts.transcript
-        return Opened(rules=rules, hides=hides, lookers=lookers, readers=readers)
+        return Opened(rules=rules, hints=hints, hides=hides, lookers=lookers, readers=readers)
 
     async def answer(self, feature: Feature, look: Callable[[], Findings], deadline_s: float) -> Answer:
         """Give what an add-on says, once it is its turn."""

@@ -72,6 +72,7 @@ class Listener:
     _pool: DecodePool
     _vad: Vad
     _rules: TextRules
+    _hints: tuple[str, ...]
 
     def __init__(
         self,
@@ -95,9 +96,15 @@ class Listener:
         self.late = False
         self.decoding_s = 0.0
 
-    async def begin(self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot]) -> int:
-        """Go to where the snapshots were taken, and give the byte of the audio to hear from; `rules` mend the texts."""
+    async def begin(
+        self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot], *, hints: tuple[str, ...] = ()
+    ) -> int:
+        """Go to where the snapshots were taken, and give the byte of the audio to hear from.
+
+        `rules` mend the texts, and engines that can be told are given the `hints`.
+        """
         self._pool, self._vad, self._rules = models.pool, models.vad, rules
+        self._hints = hints
         if self._wants_voices:
             await self._start_diarizer(models.diarizer)
         self._vads = [(0, self._vad.open()) for _ in self._channels]
@@ -218,6 +225,7 @@ class Listener:
             samples=ask.samples,
             final=ask.final,
             languages=self._options.languages,
+            hints=self._hints,
         )
         self._keys[ask.channel] = clip.key
         request = Request(

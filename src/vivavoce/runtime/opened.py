@@ -18,6 +18,7 @@ class Opened:
     """What add-ons do for one session; those that look at utterances by feature and target language."""
 
     rules: Mapping[Feature, TextRule] = field(default_factory=dict)
+    hints: tuple[str, ...] = ()
     hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
     lookers: Mapping[tuple[Feature, str], UtteranceAddon] = field(default_factory=dict)
     readers: Mapping[Feature, TranscriptAddon] = field(default_factory=dict)

@@ -300,7 +300,7 @@ class Session:
         models = await asyncio.shield(self._parts.models)
         opened = self._opened or await models.addons.open(self._options)
         rules = TextRules(self.id, opened, self._say)
-        self._heard = await self._listener.begin(models, rules, self._past.snapshots)
+        self._heard = await self._listener.begin(models, rules, self._past.snapshots, hints=opened.hints)
         self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0
