@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entity_table import Row, sentences, table, utterance
+from vivavoce.addons import spoken
 from vivavoce.addons.entities import KINDS, RULE_KINDS, NamedEntities, find
 from vivavoce.addons.spoken import NUMBER_LANGUAGES
-from vivavoce.errors import SetupError
+from vivavoce.errors import AddonError, SetupError
 from vivavoce.model import Entity, Word
 from vivavoce.plugins import AddonSettings
 
@@ -118,6 +119,13 @@ def test_the_add_on_looks_at_one_utterance_at_a_time() -> None:
     said = utterance("write to john at example dot com")
     looker = NamedEntities(AddonSettings()).open({}, ["en"]).by_target[""]
     assert looker.look(said, ()) == looker.look(said, (said,)) == find(said)
+
+
+def test_a_panic_in_the_numbers_is_an_error_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is written in Rust; what it panics about is here a token without its methods."""
+    monkeypatch.setattr(spoken, "_Token", lambda *_: object())
+    with pytest.raises(AddonError):
+        find(utterance("twenty euros"))
 
 
 def test_names_by_a_language_model_need_one() -> None:

@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
+from typing import Any
 
 from text_to_num import find_numbers
 
+from vivavoce.errors import AddonError
 from vivavoce.model import Utterance
 
 NUMBER_LANGUAGES = frozenset({"de", "en", "es", "fr", "it", "nl", "pt"})
@@ -147,7 +149,7 @@ class Sentence:
             written = any(letter.isdigit() for letter in core)
             barred = not core or written or (core.startswith("second") and not self._counted(index))
             tokens.append(_Token("o" if core == "oh" and self.language == "en" else core, apart, barred))
-        found = find_numbers(tokens, self.language, threshold=0.0)
+        found = _find_numbers(tokens, self.language)
         pieces = [Piece(number.text, number.start, number.end) for number in found]
         return [piece for at, piece in enumerate(pieces) if self._said(piece, pieces, at)]
 
@@ -220,6 +222,17 @@ class Sentence:
         ):
             return self._make(repeated.sort, repeated.text[0] * (times - 1) + repeated.text, at, repeated.stop)
         return None
+
+
+def _find_numbers(tokens: list[_Token], language: str) -> list[Any]:
+    """Call text2num, whose panics are no `Exception`s and would end more than this call."""
+    try:
+        found: list[Any] = find_numbers(tokens, language, threshold=0.0)
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise AddonError("the numbers in an utterance cannot be read") from error
+    return found
 
 
 def word_set(words: str) -> frozenset[str]:
