@@ -281,8 +281,11 @@ class Settings(BaseSettings):
     sentiment: Literal["lexicon", "llm"] = Field(
         "lexicon", description="What judges sentiment: a lexicon, or the language model."
     )
-    names: Literal["none", "llm"] = Field(
-        "none", description="What finds names of people, organisations and places: nothing, or the language model."
+    names: Literal["none", "llm", "spacy"] = Field(
+        "none", description="What finds names of people and places: nothing, the language model, or a spaCy pipeline."
+    )
+    names_pipeline: str | None = Field(
+        None, description="Package or directory of the spaCy pipeline for --names spacy; needs vivavoce[names]."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")

@@ -198,7 +198,8 @@ class AddonSettings:
     translation_models: Path | None = None
     summarizer: Literal["extractive", "llm"] = "extractive"
     sentiment: Literal["lexicon", "llm"] = "lexicon"
-    names: Literal["none", "llm"] = "none"
+    names: Literal["none", "llm", "spacy"] = "none"
+    names_pipeline: str | None = None
 
     @property
     def llm(self) -> LlmEndpoint | None:

@@ -278,10 +278,10 @@ class RedactionConfig(_Fields):
     """What to hide, and how; the names are those of Gladia's pre-recorded API, but for `redact_audio`."""
 
     entity_types: Annotated[list[Text], AfterValidator(_few)] = Field(
-        default=[], description="Types of named entities to hide; none means all that can be found."
+        default=[], description="Types of named entities to hide; none means what leads to people or money."
     )
     processed_text_type: Literal["MARKER", "MASK"] = Field(
-        default="MARKER", description="Put the type in place of the text, or a # in place of each letter."
+        default="MARKER", description="Put the type in place of the text, or ####."
     )
     redact_audio: bool = Field(default=False, description="Silence what is hidden in the stored audio too.")
 
