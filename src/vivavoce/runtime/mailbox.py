@@ -92,6 +92,11 @@ class Mailbox:
         return bool(self._in_doubt)
 
     @property
+    def owes(self) -> bool:
+        """Whether the client lacks a durable message, as far as that can be known."""
+        return self.doubtful or any(letter.seq is not None for letter in self._waiting)
+
+    @property
     def empty(self) -> bool:
         """Whether the client has everything, as far as that can be known."""
         return not self._waiting and not self._in_doubt and self._in_hand is None

@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -257,6 +258,7 @@ class Session:
                 self._wake.clear()
                 self._check()
                 if self._draining and self._listener.settled:
+                    await self._await_receipts()
                     return
                 if not await self._step():
                     await self._rest()
@@ -386,6 +388,16 @@ class Session:
     @property
     def _decoding_s(self) -> float:
         return self._decoded_before_s + self._listener.decoding_s
+
+    async def _await_receipts(self) -> None:
+        """Let a client that is there show what it has: the next process repeats the rest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROOF_S):
+                await self._sayings.settle()
+                while self._connection is not None and self.mailbox.owes:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._parts.journal.settle(self.id)
 
     async def _linger(self) -> None:
         """Wait until the client has everything, also one that was cut off and comes back for it."""
