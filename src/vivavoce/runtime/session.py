@@ -62,7 +62,7 @@ from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
-from vivavoce.runtime.mailbox import Ending, Mailbox
+from vivavoce.runtime.mailbox import Ending, Mailbox, Mark
 from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.sayings import Sayings
 
@@ -185,14 +185,10 @@ class Session:
         self._wake.set()
         return connection
 
-    def delivered(self, seq: int) -> None:
-        """Take note that the client has every message up to `seq`; a socket that is gone may still prove it."""
-        if not self.mailbox.prove(seq):
-            return
-        # A session that is over may be deleted any moment; should this process die, its messages come once more.
-        if not self.over:
-            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
-        self._wake.set()
+    def delivered(self, mark: Mark) -> None:
+        """Take note that the client has everything up to `mark`; a socket that is gone may still prove it."""
+        self._intake.acknowledged(mark.acked)
+        self._prove(mark.seq)
 
     def disconnect(self, connection: Connection, code: int | None) -> None:
         """Take note that a socket is gone, by the client's `code`, None where this side closed it.
@@ -497,9 +493,18 @@ class Session:
     def _on_resumed(self, end: int) -> None:
         """The client goes on, and shows to have all that was said before the acknowledgment up to `end`."""
         if Kind.ACK in self._options.wanted:
-            self.delivered(self.mailbox.last_before(end))
+            self._prove(self.mailbox.last_before(end))
         if self.mailbox.held:
             self.mailbox.repeat()
+
+    def _prove(self, seq: int) -> None:
+        """Forget what the client has, here and for the next process."""
+        if not self.mailbox.prove(seq):
+            return
+        # A session that is over may be deleted any moment; should this process die, its messages come once more.
+        if not self.over:
+            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
+        self._wake.set()
 
     def _on_given_up(self, error: StoreError) -> None:
         """The store was away for so long that what was said is lost, and the session with it."""
