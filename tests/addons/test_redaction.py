@@ -233,3 +233,12 @@ def test_what_is_hidden_beyond_the_chosen_kinds_is_what_the_page_says() -> None:
 def test_the_default_kinds_are_kinds() -> None:
     """Each can be asked for by name."""
     assert set(DEFAULT_KINDS) <= set(KINDS)
+
+
+def test_what_is_hidden_keeps_its_speaker() -> None:
+    """A marker belongs to who said what it hides."""
+    said = utterance("call 415-555-2671 now")
+    said = replace(said, speaker=1, words=tuple(replace(word, speaker=1) for word in said.words))
+    hidden = Redaction(DEFAULT_KINDS).rewrite(said, final=True)
+    assert hidden.text != said.text
+    assert {word.speaker for word in hidden.words} == {1}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from utterance_laws import TEXTS, check_words, utterance, utterances
 from vivavoce.addons.rewriting import Phrases, Replacement, apply, bare
+from vivavoce.addons.spelling import Spelling
 from vivavoce.model import Word
 
 
@@ -101,3 +104,13 @@ def test_times_never_go_back_whatever_is_written(before, data):
     written = {at for place in places for at in range(place.first, place.stop)}
     kept = [id(word) for n, word in enumerate(before.words) if n not in written]
     assert [id(word) for word in after.words if id(word) in kept] == kept
+
+
+@pytest.mark.parametrize(("variant", "becomes"), [("john", "Jon"), ("john smith", "Smith"), ("john", "Jon F.")])
+def test_words_keep_their_speaker(variant: str, becomes: str) -> None:
+    """However many words come of however many."""
+    said = utterance(["I", "am", "john", "smith"])
+    said = replace(said, speaker=1, words=tuple(replace(word, speaker=1) for word in said.words))
+    written = Spelling({becomes: [variant]}).rewrite(said, final=True)
+    assert written.text != said.text
+    assert {word.speaker for word in written.words} == {written.speaker} == {1}

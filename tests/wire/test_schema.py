@@ -426,7 +426,6 @@ def test_metadata_of_exactly_2000_characters_passes():
 @pytest.mark.parametrize(
     ("body", "feature"),
     [
-        ({"pre_processing": {"audio_enhancer": True}}, "audio_enhancer"),
         (
             {
                 "realtime_processing": {
@@ -573,6 +572,13 @@ def test_mistakes_are_reported_before_missing_features():
 def test_features_switched_off_ask_for_nothing(flag):
     """False is always fine, whatever is installed."""
     parse_request({"post_processing": {flag: False}}, ENGLISH)
+
+
+def test_the_audio_enhancer_is_accepted_and_changes_nothing():
+    """It shows in the effective request, and the session is like any other."""
+    parsed = parse_request({"pre_processing": {"audio_enhancer": True}}, ENGLISH)
+    assert parsed.request["pre_processing"]["audio_enhancer"] is True
+    assert parsed.options == parse_request({}, ENGLISH).options
 
 
 def test_chapterization_is_accepted_and_ignored():

@@ -176,7 +176,7 @@ def _covering(marker: str, words: Sequence[Word]) -> Word:
     head = first[: len(first) - len(first.lstrip(OPENING))]
     tail = last[len(last.rstrip(CLOSING)) :]
     confidence = min(word.confidence for word in words)
-    return Word(text=head + marker + tail, start=words[0].start, end=words[-1].end, confidence=confidence)
+    return replace(words[0], text=head + marker + tail, end=words[-1].end, confidence=confidence)
 
 
 def _end(words: Sequence[Word], utterance: Utterance) -> float:

@@ -141,6 +141,8 @@ def _written(old: Sequence[Word], texts: Sequence[str]) -> tuple[Word, ...]:
     mean = min(1.0, sum(word.confidence for word in old) / len(old))
     spread = spread_words(texts, [mean] * len(texts), start, end)
     # Rounding may put an edge beyond the end.
-    return tuple(replace(word, start=min(word.start, end), end=min(word.end, end)) for word in spread[:-1]) + tuple(
-        replace(word, start=min(word.start, end), end=end) for word in spread[-1:]
+    ends = [*(min(word.end, end) for word in spread[:-1]), end]
+    return tuple(
+        replace(word, start=min(word.start, end), end=stop, speaker=old[0].speaker)
+        for word, stop in zip(spread, ends, strict=True)
     )

@@ -202,7 +202,7 @@ class LanguageConfig(_Fields):
 class PreProcessingConfig(_Fields):
     """What happens to the audio first."""
 
-    audio_enhancer: bool = Field(default=False, description="Reduce noise before transcribing.")
+    audio_enhancer: bool = Field(default=False, description="Accepted, and without effect: docs/why/noise.md.")
     speech_threshold: Fraction = Field(
         default=0.6, description="How sure voice activity must be to hear speech; closer to 1 is stricter."
     )
@@ -408,7 +408,6 @@ class ParsedRequest:
 
 
 _FEATURES = (
-    "pre_processing.audio_enhancer",
     "realtime_processing.custom_vocabulary",
     "realtime_processing.custom_spelling",
     "realtime_processing.translation",
