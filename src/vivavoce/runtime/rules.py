@@ -67,8 +67,11 @@ def _problem(feature: Feature, utterance: Utterance) -> Problem:
 def _kept(heard: Utterance, ruled: Utterance) -> Utterance:
     """Give a rewritten utterance under its own name: id, channel and speakers are the session's."""
     if any(word.speaker is not None for word in heard.words):
-        words = tuple(replace(word, speaker=_speaker_at(word, heard.words)) for word in ruled.words)
-        ruled = replace(ruled, words=words)
+        words = (
+            word if word.speaker is not None else replace(word, speaker=_speaker_at(word, heard.words))
+            for word in ruled.words
+        )
+        ruled = replace(ruled, words=tuple(words))
     return replace(ruled, id=heard.id, channel=heard.channel, speaker=heard.speaker)
 
 
