@@ -53,6 +53,7 @@ class Intake:
         self.audio_start: int | None = None
         self._head = b""
         self._ack_ends: deque[int] = deque([0], maxlen=REMEMBERED_ACKS)
+        self._stored_ends: deque[int] = deque(maxlen=STORED_ACKS)
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
 
@@ -60,6 +61,7 @@ class Intake:
         """Go on after `size` bytes that an earlier process made durable and acknowledged at `ack_ends`."""
         self.size = self.durable = size
         self._ack_ends.extend(end for end in ack_ends if end <= size)
+        self._stored_ends.extend(self._ack_ends)
         if size:
             self.audio_start = self._header_size(self.read(0, MAX_HEADER))
         if self.audio_start is None:
@@ -125,12 +127,13 @@ class Intake:
             self._head += data
             self.audio_start = header = self._header_size(self._head)
             self._head = b"" if header is not None else self._head
-        recent = [*self._ack_ends][-STORED_ACKS + 1 :]
+        # Those on their way included: they are acknowledged before this write is.
+        self._stored_ends.append(self.size)
         write = Write(
             session_id=self._session_id,
             audio_bytes=self.size,
             audio_start=header,
-            ack_ends=(*recent, self.size),
+            ack_ends=tuple(self._stored_ends),
             epoch=self._epoch,
         )
         self._journal.append(write, data, partial(self._on_written, start, self.size))
@@ -138,6 +141,7 @@ class Intake:
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
         if error is not None:
             self.size = self.durable
+            self._stored_ends = deque((end for end in self._stored_ends if end <= self.size), maxlen=STORED_ACKS)
             self._failed(error)
             return
         self.durable = stop
