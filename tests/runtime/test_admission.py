@@ -134,9 +134,12 @@ async def test_load_is_known_before_the_models_are_loaded(site: Site) -> None:
 
 async def test_writes_that_wait_too_long_keep_new_sessions_out(site: Site) -> None:
     """A store that is stuck is noticed by what waits for it."""
-    async with site.store._turn:
-        site.journal.append(Write(session_id="x", audio_start=1), b"", lambda _: None)
-        await site.until("journal", refused=True)
+    go_on = threading.Event()
+    stuck = asyncio.get_running_loop().run_in_executor(site.store._writing, go_on.wait, PATIENCE_S)
+    site.journal.append(Write(session_id="x", audio_start=1), b"", lambda _: None)
+    await site.until("journal", refused=True)
+    go_on.set()
+    await stuck
 
 
 async def test_busy_ears_keep_new_sessions_out(site: Site) -> None:
