@@ -34,12 +34,15 @@ log = structlog.get_logger()
 RESERVED_DESCRIPTORS = 512
 """Kept for audio files, the database and libraries."""
 
+OnReady = Callable[[str, bool], None]
+
 MAX_FRAME_BYTES = 33 << 20
 """Largest frame taken: official clients resend up to 20 MB of audio as one base64 text frame."""
 
 
-def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
-    """Run the server until SIGTERM or SIGINT; `on_ready` gets the base URL once connections are accepted.
+def serve(settings: Settings, *, on_ready: OnReady = lambda *_: None) -> None:
+    """Run the server until SIGTERM or SIGINT; `on_ready` gets the base URL and whether callers need a key, once
+    connections are accepted.
 
     Raises `SetupError` where the server cannot start.
     """
@@ -52,7 +55,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
         stop_tracing()
 
 
-async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> None:
+async def _serve(settings: Settings, on_ready: OnReady) -> None:
     listener = _listen(settings)
     try:
         async with _open_hub(settings) as hub:
@@ -79,19 +82,20 @@ async def _serve(settings: Settings, on_ready: Callable[[str], None] | None) -> 
         listener.close()
 
 
-async def _announce(hub: Hub, server: _Server, on_ready: Callable[[str], None] | None) -> None:
+async def _announce(hub: Hub, server: _Server, on_ready: OnReady) -> None:
     """Say that the server is ready once it listens and the models are there; without them it ends, and says why.
 
     Sessions that an earlier process left take audio before that, from the moment the server listens.
     """
     try:
         await hub.ready()
+        keys = bool(await hub.store.keys())
     except BaseException:
         server.should_exit = True
         raise
     await server.listening.wait()
-    if on_ready is not None and not server.should_exit:
-        on_ready(server.url)
+    if not server.should_exit:
+        on_ready(server.url, keys)
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +112,14 @@ async def test_what_was_not_answered_survives_a_crash(machine: Machine) -> None:
         await machine.restart()
         await socket.ended()
     assert (await end(opened))[: len(socket.durable)] == socket.durable
+
+
+async def test_nothing_comes_twice_over_a_drained_process(machine: Machine) -> None:
+    """A server that is told to stop waits a moment for what is under way, so the next one repeats nothing."""
+    opened = open_session(machine.server)
+    async with connected(opened) as socket:
+        await hear(socket, speech(0))
+        machine.server.process.send_signal(signal.SIGTERM)
+        assert await socket.ended() == 1012
+    await machine.restart()
+    assert not [message for message in await end(opened) if message in socket.durable]

@@ -19,8 +19,8 @@ from faults.clients import CLIENTS, SDK_WARNINGS, Pace
 from faults.oracle import check, quiet_run
 from faults.proxy import Link
 from faults.run import SERVER_OPTIONS
-from faults.schedules import speech
-from live import PATIENCE_S, connected, open_session, pieces
+from faults.schedules import BYTES_PER_S, speech
+from live import PATIENCE_S, connected, is_final, open_session, pieces
 from server import STOP_S, Server, serving
 
 pytestmark = SDK_WARNINGS
@@ -194,6 +194,24 @@ async def test_sigterm_closes_with_a_code_that_clients_come_back_for(tmp_path) -
             await socket.acked_up_to(len(speech(0)))
             server.process.send_signal(signal.SIGTERM)
             assert await socket.ended() in {1000, 1012}
+        assert server.process.wait(STOP_S) == 0
+
+
+async def test_a_server_that_stops_takes_no_new_sessions(tmp_path) -> None:
+    """While somebody speaks, SIGTERM leaves the listener open: the session goes on, and new ones get a 503."""
+    with serving(tmp_path / "data", *SERVER_OPTIONS, "--drain-timeout", "60") as server:
+        async with connected(open_session(server)) as socket:
+            speaking = asyncio.create_task(socket.play(speech(0), BYTES_PER_S, speed=1.0))
+            await socket.until(lambda message: message["type"] == "transcript" and not is_final(message))
+            speaking.cancel()
+            server.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE_S):
+                while (refused := server.http.post("/v2/live", json={})).status_code == 201:
+                    await asyncio.sleep(0.05)
+            assert (refused.status_code, refused.json()["statusCode"]) == (503, 503)
+            assert "retry-after" in refused.headers
+            await socket.send(bytes(3 * BYTES_PER_S))
+            assert await socket.ended() == 1012
         assert server.process.wait(STOP_S) == 0
 
 

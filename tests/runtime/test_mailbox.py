@@ -6,7 +6,7 @@ import asyncio
 
 from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded, StoredMessage
 from vivavoce.model import Kind, Utterance, now
-from vivavoce.runtime.mailbox import MAX_WAITING, MAX_WAITING_CHARS, Ending, Mailbox
+from vivavoce.runtime.mailbox import ACKS_PER_RECEIPT, MAX_WAITING, MAX_WAITING_CHARS, Ending, Mailbox, Mark
 
 READER = object()
 
@@ -80,7 +80,8 @@ async def test_what_is_not_proven_comes_again() -> None:
     mailbox = make()
     say(mailbox, 0, 1, 2, 3)
     assert [await mailbox.take(READER) for _ in range(3)] == ["0", "1", "2"]
-    assert mailbox.taken_to == 2
+    assert mailbox.receipt_due() == Mark(seq=2)
+    assert mailbox.receipt_due() is None
     assert mailbox.prove(0)
     mailbox.release()
     mailbox.repeat()
@@ -247,3 +248,29 @@ async def test_what_is_repeated_is_not_blamed_on_the_reader_either() -> None:
         assert not mailbox.crowded
         mailbox.put(message(Final(utterance=utterance("a")), "x" * (MAX_WAITING_CHARS // 2 + 1)))
     assert mailbox.crowded
+
+
+async def test_acknowledgments_are_worth_a_receipt_now_and_then() -> None:
+    """After so many of them without a durable message, it is asked how far the client has got."""
+    mailbox = make()
+    for end in range(1, ACKS_PER_RECEIPT + 1):
+        assert mailbox.receipt_due() is None
+        mailbox.put(ack(end))
+        await mailbox.take(READER)
+    assert mailbox.receipt_due() == Mark(acked=ACKS_PER_RECEIPT)
+    assert mailbox.receipt_due() is None
+    say(mailbox, 0)
+    await mailbox.take(READER)
+    assert mailbox.receipt_due() == Mark(seq=0, acked=ACKS_PER_RECEIPT)
+
+
+async def test_a_new_reader_has_taken_nothing_yet() -> None:
+    """What an older socket took says nothing of the newer one, also where it is told the same again."""
+    mailbox = make()
+    say(mailbox, 0, 1)
+    assert [await mailbox.take(READER), await mailbox.take(READER)] == ["0", "1"]
+    mailbox.expect_reader(READER)
+    assert mailbox.receipt_due() is None
+    mailbox.repeat()
+    assert await mailbox.take(READER) == "0"
+    assert mailbox.receipt_due() == Mark(seq=0)

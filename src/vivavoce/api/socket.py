@@ -92,7 +92,6 @@ async def _read(websocket: WebSocket, session: Session, connection: Connection) 
 async def _write(websocket: WebSocket, session: Session, connection: Connection) -> Ending:
     """Send what the session says until it wants the socket closed, and let it know what has arrived."""
     ask_receipt = websocket.scope.get("extensions", {}).get(RECEIPTS, {}).get("ask", lambda _: None)
-    asked = -1
     while True:
         item = await session.mailbox.take(connection)
         if isinstance(item, Ending):
@@ -102,9 +101,8 @@ async def _write(websocket: WebSocket, session: Session, connection: Connection)
         except (WebSocketDisconnect, RuntimeError):
             # The reader hears of the lost socket too, and ends this.
             await asyncio.Event().wait()
-        if session.mailbox.taken_to > asked:
-            asked = session.mailbox.taken_to
-            ask_receipt(partial(session.delivered, asked))
+        if (mark := session.mailbox.receipt_due()) is not None:
+            ask_receipt(partial(session.delivered, mark))
 
 
 async def _close(websocket: WebSocket, ending: Ending) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import shutil
@@ -116,8 +115,11 @@ def _serve(*, ephemeral: bool, overrides: dict[str, Any]) -> None:
         return
     from vivavoce.serve import serve
 
-    keys = "a key is needed" if asyncio.run(_has_keys(settings)) else "no key is needed while none exists"
-    serve(settings, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {settings.data_dir} · {keys}"))
+    def announce(url: str, keys: bool) -> None:
+        access = "a key is needed" if keys else "no key is needed while none exists"
+        typer.echo(f"{READY}{url} · data in {settings.data_dir} · {access}")
+
+    serve(settings, on_ready=announce)
 
 
 def _serve_one_caller(settings: Settings) -> None:
@@ -132,7 +134,7 @@ def _serve_one_caller(settings: Settings) -> None:
 
         _stop_when_parent_leaves()
         own = _for_one_caller(settings, directory)
-        serve(own, on_ready=lambda url: typer.echo(f"{READY}{url} · data in {directory}"))
+        serve(own, on_ready=lambda url, _: typer.echo(f"{READY}{url} · data in {directory}"))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -164,10 +166,3 @@ def _stop_when_parent_leaves() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-async def _has_keys(settings: Settings) -> bool:
-    from vivavoce.cli.keys import open_store
-
-    async with open_store(settings) as store:
-        return bool(await store.keys())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Write
@@ -21,9 +22,14 @@ from vivavoce.runtime.resume import Overlap
 MAX_WAITING = 64 << 20
 """Bytes that may wait for the disk before a session's socket is read no further."""
 
-REMEMBERED_ACKS = 4096
-STORED_ACKS = 64
-"""Ends of acknowledgments that survive a crash; those of several seconds, and clients are behind by less than one."""
+REMEMBERED_ACKS, MOST_REMEMBERED_ACKS = 4096, 65_536
+"""Ends of acknowledgments where a client may go on: always so many, and up to so many that it has not shown to have.
+
+Those are 22 minutes of unread acknowledgments at 20 ms each, in 2.5 MB; pings end a socket much sooner.
+"""
+
+STORED_ACKS, MOST_STORED_ACKS = 64, 1024
+"""The same over a crash, where they are written with every piece of audio: at 20 ms each, 20 seconds unread."""
 
 MAX_HEADER = 128 << 10
 
@@ -53,8 +59,9 @@ class Intake:
         self.size = self.durable = 0
         self.audio_start: int | None = None
         self._head = b""
-        self._ack_ends: deque[int] = deque([0], maxlen=REMEMBERED_ACKS)
-        self._stored_ends: deque[int] = deque(maxlen=STORED_ACKS)
+        self._ack_ends: deque[int] = deque([0])
+        self._acked_to = 0
+        self._on_their_way: deque[int] = deque()
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
 
@@ -62,11 +69,14 @@ class Intake:
         """Go on after `size` bytes that an earlier process made durable and acknowledged at `ack_ends`."""
         self.size = self.durable = size
         self._ack_ends.extend(end for end in ack_ends if end <= size)
-        self._stored_ends.extend(self._ack_ends)
         if size:
             self.audio_start = self._header_size(self.read(0, MAX_HEADER))
         if self.audio_start is None:
             self._head = self.read(0, size)
+
+    def acknowledged(self, end: int) -> None:
+        """Take note that the acknowledgment up to `end` reached the client."""
+        self._acked_to = max(self._acked_to, end)
 
     @property
     def resuming(self) -> bool:
@@ -129,13 +139,13 @@ class Intake:
             self._head += data
             self.audio_start = header = self._header_size(self._head)
             self._head = b"" if header is not None else self._head
-        # Those on their way included: they are acknowledged before this write is.
-        self._stored_ends.append(self.size)
+        self._on_their_way.append(self.size)
         write = Write(
             session_id=self._session_id,
             audio_bytes=self.size,
             audio_start=header,
-            ack_ends=tuple(self._stored_ends),
+            # Those on their way included: they are acknowledged before this write is.
+            ack_ends=(*self._recent_ends(), *self._on_their_way),
             epoch=self._epoch,
         )
         self._journal.append(write, data, partial(self._on_written, start, self.size))
@@ -143,9 +153,24 @@ class Intake:
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
         if error is not None:
             self.size = self.durable
-            self._stored_ends = deque((end for end in self._stored_ends if end <= self.size), maxlen=STORED_ACKS)
+            self._on_their_way.clear()
             self._failed(error)
             return
         self.durable = stop
         self._ack_ends.append(stop)
+        while self._on_their_way and self._on_their_way[0] <= stop:
+            self._on_their_way.popleft()
+        while len(self._ack_ends) > REMEMBERED_ACKS and (
+            self._ack_ends[0] < self._acked_to or len(self._ack_ends) > MOST_REMEMBERED_ACKS
+        ):
+            self._ack_ends.popleft()
         self._kept(start, stop)
+
+    def _recent_ends(self) -> list[int]:
+        """Give the ends that a next process should know: the last few, and those not known to have arrived."""
+        recent: list[int] = []
+        for end in islice(reversed(self._ack_ends), MOST_STORED_ACKS - 1):
+            if len(recent) >= STORED_ACKS - 1 and end < self._acked_to:
+                break
+            recent.append(end)
+        return recent[::-1]

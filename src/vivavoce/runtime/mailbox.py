@@ -22,6 +22,9 @@ from enum import Enum
 
 from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
 
+ACKS_PER_RECEIPT = 32
+"""Acknowledgments of audio after which it is worth a ping to know that they arrive."""
+
 MAX_WAITING = 4096
 MAX_WAITING_CHARS = 8 << 20
 """Room for the two long messages at a session's end, 1 MB each, and then some."""
@@ -49,6 +52,14 @@ class _Letter:
     ack: AudioAccepted | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a reader has got: the last durable message it took, and where the last acknowledgment ended."""
+
+    seq: int = -1
+    acked: int = 0
+
+
 class Mailbox:
     """Messages in order; read by at most one socket at a time."""
 
@@ -68,8 +79,8 @@ class Mailbox:
         self._found = self._found_chars = 0
         self._some = asyncio.Event()
         self.delivered_to = delivered_to
-        self.taken_to = -1
-        """The last durable message that the reader took."""
+        self._taken = self._asked = Mark()
+        self._acks_taken = 0
         self.connected = False
         self.held = False
 
@@ -80,7 +91,7 @@ class Mailbox:
 
     def expect_reader(self, reader: object) -> None:
         """Give messages to this reader only from now on, and measure it by what it finds."""
-        self._reader, self.taken_to = reader, -1
+        self._reader, self._taken, self._asked = reader, Mark(), Mark()
         self._measure()
 
     def _measure(self) -> None:
@@ -90,6 +101,11 @@ class Mailbox:
     def doubtful(self) -> bool:
         """Whether anything durable was written that the client has not shown to have."""
         return bool(self._in_doubt)
+
+    @property
+    def owes(self) -> bool:
+        """Whether the client lacks a durable message, as far as that can be known."""
+        return self.doubtful or any(letter.seq is not None for letter in self._waiting)
 
     @property
     def empty(self) -> bool:
@@ -174,9 +190,19 @@ class Mailbox:
         letter = self._in_hand = self._waiting.popleft()
         self._chars -= len(letter.text)
         if letter.seq is not None:
-            self.taken_to = letter.seq
+            self._taken = Mark(letter.seq, self._taken.acked)
             self._in_doubt.append(letter)
+        elif letter.ack is not None:
+            self._taken = Mark(self._taken.seq, letter.ack.stop_byte)
+            self._acks_taken += 1
         return letter.text
+
+    def receipt_due(self) -> Mark | None:
+        """Say how far the reader has got if that is worth knowing to have arrived, and was not said before."""
+        if self._taken.seq == self._asked.seq and self._acks_taken < ACKS_PER_RECEIPT:
+            return None
+        self._asked, self._acks_taken = self._taken, 0
+        return self._taken
 
     def release(self) -> None:
         """Put back what was in hand when its socket was lost, unless it is not worth it or in doubt anyway."""

@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -61,7 +62,7 @@ from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
-from vivavoce.runtime.mailbox import Ending, Mailbox
+from vivavoce.runtime.mailbox import Ending, Mailbox, Mark
 from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.sayings import Sayings
 
@@ -184,14 +185,10 @@ class Session:
         self._wake.set()
         return connection
 
-    def delivered(self, seq: int) -> None:
-        """Take note that the client has every message up to `seq`; a socket that is gone may still prove it."""
-        if not self.mailbox.prove(seq):
-            return
-        # A session that is over may be deleted any moment; should this process die, its messages come once more.
-        if not self.over:
-            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
-        self._wake.set()
+    def delivered(self, mark: Mark) -> None:
+        """Take note that the client has everything up to `mark`; a socket that is gone may still prove it."""
+        self._intake.acknowledged(mark.acked)
+        self._prove(mark.seq)
 
     def disconnect(self, connection: Connection, code: int | None) -> None:
         """Take note that a socket is gone, by the client's `code`, None where this side closed it.
@@ -257,6 +254,7 @@ class Session:
                 self._wake.clear()
                 self._check()
                 if self._draining and self._listener.settled:
+                    await self._await_receipts()
                     return
                 if not await self._step():
                     await self._rest()
@@ -387,6 +385,16 @@ class Session:
     def _decoding_s(self) -> float:
         return self._decoded_before_s + self._listener.decoding_s
 
+    async def _await_receipts(self) -> None:
+        """Let a client that is there show what it has: the next process repeats the rest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROOF_S):
+                await self._sayings.settle()
+                while self._connection is not None and self.mailbox.owes:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._parts.journal.settle(self.id)
+
     async def _linger(self) -> None:
         """Wait until the client has everything, also one that was cut off and comes back for it."""
         give_up = time.monotonic() + self._parts.settings.grace
@@ -485,9 +493,18 @@ class Session:
     def _on_resumed(self, end: int) -> None:
         """The client goes on, and shows to have all that was said before the acknowledgment up to `end`."""
         if Kind.ACK in self._options.wanted:
-            self.delivered(self.mailbox.last_before(end))
+            self._prove(self.mailbox.last_before(end))
         if self.mailbox.held:
             self.mailbox.repeat()
+
+    def _prove(self, seq: int) -> None:
+        """Forget what the client has, here and for the next process."""
+        if not self.mailbox.prove(seq):
+            return
+        # A session that is over may be deleted any moment; should this process die, its messages come once more.
+        if not self.over:
+            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
+        self._wake.set()
 
     def _on_given_up(self, error: StoreError) -> None:
         """The store was away for so long that what was said is lost, and the session with it."""

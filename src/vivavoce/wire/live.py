@@ -61,16 +61,10 @@ class CloseCode(IntEnum):
     """The session is over and its last message is out."""
     RESTART = 1012
     """The server goes down; the session survives, so the client is to come back."""
-    BAD_DATA = 4400
-    """What arrives cannot be read as this session's audio."""
     UNKNOWN_SESSION = 4403
     """No session has this token, or it is over."""
-    TIMED_OUT = 4408
-    """The session was idle for too long."""
     REPLACED = 4409
     """A newer socket took the session over."""
-    LIMIT = 4429
-    """The session or the server reached a limit."""
     FAILED = 4450
     """The session failed through no fault of the client, and coming back would not help."""
 

@@ -1,0 +1,93 @@
+"""How far back a client may go on: as far as it has not shown to have heard, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from vivavoce.errors import StoreError
+from vivavoce.plugins import AudioFiles, Write
+from vivavoce.runtime.intake import MOST_REMEMBERED_ACKS, MOST_STORED_ACKS, REMEMBERED_ACKS, STORED_ACKS, Intake
+from vivavoce.runtime.journal import Journal
+
+PIECE = 4
+
+
+class Memory:
+    """A journal and its audio files that are always there."""
+
+    def __init__(self) -> None:
+        self.audio = bytearray()
+        self.stored: tuple[int, ...] = ()
+
+    def append(self, write: Write, audio: bytes, then: Callable[[StoreError | None], None]) -> None:
+        self.audio += audio
+        assert write.ack_ends is not None
+        self.stored = write.ack_ends
+        then(None)
+
+    async def settle(self, session_id: str) -> None:
+        pass
+
+    def read(self, session_id: str, offset: int, size: int) -> bytes:
+        return bytes(self.audio[offset : offset + size])
+
+
+def make(memory: Memory) -> Intake:
+    return Intake(
+        "s",
+        cast("Journal", memory),
+        cast("AudioFiles", memory),
+        epoch=0,
+        header_size=lambda _: 0,
+        kept=lambda *_: None,
+        resumed=lambda _: None,
+        failed=lambda _: None,
+    )
+
+
+def piece(number: int) -> bytes:
+    return number.to_bytes(PIECE)
+
+
+async def fill(intake: Intake, count: int) -> None:
+    for number in range(count):
+        await intake.feed(piece(number))
+
+
+async def test_a_client_that_heard_nothing_for_minutes_goes_on_exactly() -> None:
+    """However many acknowledgments it missed, what it sends again is taken once."""
+    memory, missed = Memory(), 3 * REMEMBERED_ACKS
+    intake = make(memory)
+    await fill(intake, 10 + missed)
+    intake.acknowledged(10 * PIECE)
+    await intake.reopen()
+    await intake.feed(b"".join(piece(number) for number in range(10, 10 + missed + 5)))
+    assert bytes(memory.audio) == b"".join(piece(number) for number in range(10 + missed + 5))
+
+
+async def test_what_is_remembered_is_bounded() -> None:
+    """A client that shows what it has costs little, however long it talks, and one that does not, a bounded amount."""
+    intake = make(Memory())
+    for number in range(2 * REMEMBERED_ACKS):
+        await intake.feed(piece(number))
+        intake.acknowledged(number * PIECE)
+    assert len(intake._ack_ends) == REMEMBERED_ACKS
+    silent = make(Memory())
+    await fill(silent, MOST_REMEMBERED_ACKS + 100)
+    assert len(silent._ack_ends) == MOST_REMEMBERED_ACKS
+
+
+async def test_a_crash_keeps_what_a_deaf_client_may_go_on_from() -> None:
+    """The ends stored with the audio are few where the client is known to hear, and reach back to what it has else."""
+    memory = Memory()
+    intake = make(memory)
+    await fill(intake, 500)
+    assert memory.stored[0] == 0
+    assert len(memory.stored) == 501
+    intake.acknowledged(500 * PIECE)
+    await intake.feed(piece(500))
+    assert memory.stored == tuple(end * PIECE for end in range(502 - STORED_ACKS, 502))
+    await fill(intake, 2 * MOST_STORED_ACKS)
+    assert len(memory.stored) == MOST_STORED_ACKS
+    assert memory.stored[-1] == len(memory.audio)
