@@ -90,8 +90,8 @@ async def test_waiting_partials_are_replaced_and_batched() -> None:
         for key in ("a", "b", "a", "c"):
             asker.ask(key, final=False)
         gate.release(9)
-        assert await asker.got(4) == ["first", "b", "a", "c"]
-    assert engine.calls == [["first!"], ["b", "a", "c"]]
+        assert await asker.got(4) == ["first", "a", "b", "c"]
+    assert engine.calls == [["first!"], ["a", "b", "c"]]
 
 
 async def test_a_final_takes_the_place_of_its_partial() -> None:

@@ -1,18 +1,23 @@
 """The one decode pool: every session's clips, the best order, a few threads.
 
 A free worker takes a final before any partial, the oldest first, and what catches up after a crash last. Finals are
-decoded alone unless the engine's batches are exact; partials that wait share a batch. A waiting partial is replaced by
-a newer one of the same utterance, so at most one per channel waits; finals wait as long as they must, and a session
-that has many out stops listening (see `Listener`). Each request is answered at most once, by a call on the event loop;
-a failure is answered with None.
+decoded alone unless the engine's batches are exact; partials that wait share a batch. A newer partial of the same
+utterance takes the place in the queue of one that waits, so at most one per channel waits and none is put off for ever;
+finals wait as long as they must, and a session that has many out stops listening (see `Listener`). Each request is
+answered at most once, by a call on the event loop; a failure is answered with None.
+
+Under load partials use all the time that is left, so the threads here give way to those that take audio and hear it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -24,6 +29,15 @@ from vivavoce.runtime import metrics
 from vivavoce.runtime.isolated import IsolatedAligner
 
 log = structlog.get_logger()
+
+NICE = 5
+"""How much lower than the event loop's the priority of decoding is, where the system has priorities of threads."""
+
+
+def _give_way() -> None:
+    if hasattr(os, "setpriority"):
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +64,7 @@ class DecodePool:
     def __init__(self, engine: Engine, aligner: IsolatedAligner | None, *, threads: int) -> None:
         self.engine = engine
         self._aligner = None if engine.info.word_times else aligner
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_give_way)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
@@ -78,21 +92,23 @@ class DecodePool:
 
     def submit(self, request: Request) -> None:
         """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
-        self._partials.pop(request.clip.key, None)
-        if request.late:
-            self._late[request] = None
-        elif request.clip.final:
-            self._finals[request] = None
-        else:
+        if not request.clip.final and not request.late:
             self._partials[request.clip.key] = request
+        else:
+            self._partials.pop(request.clip.key, None)
+            (self._late if request.late else self._finals)[request] = None
         self._work.set()
 
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that still waits; one that is being decoded is answered all the same."""
-        self._finals.pop(request, None)
-        self._late.pop(request, None)
-        if self._partials.get(request.clip.key) is request:
-            del self._partials[request.clip.key]
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request, and say whether it still waited; one that is being decoded is answered all the same."""
+        for queue in (self._finals, self._late):
+            if request in queue:
+                del queue[request]
+                return True
+        if self._partials.get(request.clip.key) is not request:
+            return False
+        del self._partials[request.clip.key]
+        return True
 
     async def _worker(self) -> None:
         while True:

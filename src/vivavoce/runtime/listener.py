@@ -171,8 +171,9 @@ class Listener:
                 case Ask():
                     self._ask(step)
                 case Withdraw(channel=channel, number=number):
-                    if request := self._asked.pop((channel, number), None):
-                        self._pool.withdraw(request)
+                    request = self._asked.get((channel, number))
+                    if request is not None and self._pool.withdraw(request):
+                        del self._asked[channel, number]
                 case _:
                     self._tell(step)
 
