@@ -192,6 +192,9 @@ class Settings(BaseSettings):
     overload_delay: PositiveSeconds = Field(
         10, description="Seconds that work may wait before new sessions are refused."
     )
+    overload_partial_delay: PositiveSeconds = Field(
+        1, description="Seconds that an utterance may wait for its next partial before new sessions are refused."
+    )
     grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
     idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")
     connect_timeout: PositiveSeconds = Field(

@@ -68,6 +68,7 @@ class DecodePool:
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
+        self._unseen_since: dict[str, float] = {}
         self._work = asyncio.Event()
         self._resting = threads
         self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
@@ -83,6 +84,12 @@ class DecodePool:
         oldest = next(iter(self._finals), None)
         return time.monotonic() - oldest.asked_at if oldest is not None else 0.0
 
+    @property
+    def unseen_s(self) -> float:
+        """How long the utterance at the head of the queue has been waiting for a partial, however often replaced."""
+        oldest = next(iter(self._partials), None)
+        return time.monotonic() - self._unseen_since[oldest] if oldest is not None else 0.0
+
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
         for task in self._tasks:
@@ -94,8 +101,9 @@ class DecodePool:
         """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
         if not request.clip.final and not request.late:
             self._partials[request.clip.key] = request
+            self._unseen_since.setdefault(request.clip.key, request.asked_at)
         else:
-            self._partials.pop(request.clip.key, None)
+            self._drop_partial(request.clip.key)
             (self._late if request.late else self._finals)[request] = None
         self._work.set()
 
@@ -107,8 +115,12 @@ class DecodePool:
                 return True
         if self._partials.get(request.clip.key) is not request:
             return False
-        del self._partials[request.clip.key]
+        self._drop_partial(request.clip.key)
         return True
+
+    def _drop_partial(self, key: str) -> Request | None:
+        self._unseen_since.pop(key, None)
+        return self._partials.pop(key, None)
 
     async def _worker(self) -> None:
         while True:
@@ -131,7 +143,8 @@ class DecodePool:
                 del queue[request]
             return batch
         size = min(info.batch_size, -(-len(self._partials) // max(self._resting, 1)))
-        return [self._partials.pop(key) for key in list(self._partials)[:size]]
+        keys = list(self._partials)[:size]
+        return [each for key in keys if (each := self._drop_partial(key)) is not None]
 
     async def _decode(self, batch: list[Request]) -> None:
         started = time.perf_counter()
