@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 import laws
 from server import Server
@@ -38,6 +39,9 @@ FLAGS = (
 EVERYTHING = dict.fromkeys(FLAGS, True)
 STOP = '{"type": "stop_recording"}'
 
+RECEIPT_BYTES = 8
+"""The length of what pings carry that ask whether messages arrived; those that keep the socket alive have another."""
+
 
 def base64_chunk(data: bytes) -> str:
     """Give audio as the text frame that some clients send."""
@@ -52,7 +56,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 def once(messages: Iterable[Json]) -> list[Json]:
     """Give the messages of several sockets without repeats to the letter.
 
-    After a drop the server repeats what the client has not shown to have, since it may be lost with the older socket.
+    After a drop the server repeats what it does not know to have arrived: that of one round trip.
     """
     return [json.loads(text) for text in dict.fromkeys(json.dumps(message) for message in messages)]
 
@@ -65,6 +69,11 @@ def is_final(message: Json) -> bool:
 def is_ack(message: Json) -> bool:
     """Tell whether a message acknowledges audio."""
     return message["type"] == "audio_chunk" and message["acknowledged"] is True
+
+
+def is_durable(message: Json) -> bool:
+    """Tell whether a message is one that the server repeats until it knows that it arrived."""
+    return message["type"] != "audio_chunk" and (message["type"] != "transcript" or is_final(message))
 
 
 @dataclass
@@ -84,6 +93,11 @@ class Heard:
     def finals(self) -> list[Json]:
         """The finals' `data`, in order."""
         return [message["data"] for message in self.messages if is_final(message)]
+
+    @property
+    def durable(self) -> list[Json]:
+        """The messages that the server repeats until it knows that they arrived, in order."""
+        return [message for message in self.messages if is_durable(message)]
 
     @property
     def transcripts(self) -> list[Json]:
@@ -121,7 +135,11 @@ class Socket(Heard):
     def __init__(self, session_id: str, connection: ClientConnection) -> None:
         super().__init__(session_id)
         self.frames: list[str] = []
+        self.answers = True
+        """Whether pings and a close are answered."""
         self._connection = connection
+        self._came = self._receipted = 0
+        self._parse, connection.protocol.recv_frame = connection.protocol.recv_frame, self._on_frame
         self._news = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
@@ -134,6 +152,15 @@ class Socket(Heard):
         """Ping the server and wait for its answer."""
         async with asyncio.timeout(within_s):
             await (await self._connection.ping())
+
+    async def receipted(self) -> None:
+        """Wait until the server knows that all messages so far have arrived."""
+        durable = [i for i, message in enumerate(self.messages) if is_durable(message)]
+        async with asyncio.timeout(PATIENCE_S):
+            while durable and self._receipted <= durable[-1]:
+                self._news.clear()
+                await self._news.wait()
+        await self.ping(PATIENCE_S)
 
     async def play(self, data: bytes, bytes_per_s: float, speed: float, chunk: int = 3200) -> None:
         """Send audio as a microphone does, at `speed` times real time."""
@@ -175,6 +202,15 @@ class Socket(Heard):
         """Lose the connection without a word."""
         self._connection.transport.abort()
         await self.ended()
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._came += frame.opcode is Opcode.TEXT
+        if frame.opcode in (Opcode.PING, Opcode.CLOSE) and not self.answers:
+            return
+        if frame.opcode is Opcode.PING and len(frame.data) == RECEIPT_BYTES:
+            self._receipted = self._came
+            self._news.set()
+        self._parse(frame)
 
     async def _read(self) -> None:
         try:

@@ -190,7 +190,8 @@ class SessionRecord:
 
     `request` is the effective configuration as the wire protocol gives it, opaque to everything but `wire`.
     `audio_bytes` is how much of the audio file is committed; `audio_start` the length of a leading WAV header.
-    `ack_ends` are the last ends of acknowledgments, `epoch` counts the processes that have run the session.
+    `ack_ends` are the last ends of acknowledgments; the client has shown to have every message up to `delivered_to` (a
+    `StoredMessage.seq`). `epoch` counts the processes that have run the session.
     """
 
     id: str
@@ -207,6 +208,7 @@ class SessionRecord:
     audio_start: int = 0
     transcription_s: float = 0.0
     ack_ends: tuple[int, ...] = ()
+    delivered_to: int = -1
     epoch: int = 0
 
 

@@ -115,6 +115,7 @@ class Write:
     error_code: int | None = None
     transcription_s: float | None = None
     ack_ends: tuple[int, ...] | None = None
+    delivered_to: int | None = None
     snapshot: Snapshot | None = None
     epoch: int | None = None
 

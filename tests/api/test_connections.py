@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 
 from vivavoce.api import connections
-from vivavoce.api.connections import HttpConnection, SocketConnection
+from vivavoce.api.connections import RECEIPTS, HttpConnection, SocketConnection
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -341,3 +341,158 @@ async def test_a_peer_that_answers_no_ping_is_cut_off():
         async with asyncio.timeout(PATIENCE_S):
             await heard.wait()
         await served.until_open(0)
+
+
+class Peer:
+    """A client that does by hand what it is told to: server frames are read one by one."""
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        reader._transport.resume_reading()
+        self._reader, self._writer = reader, writer
+
+    async def read(self) -> tuple[int, bytes]:
+        """Give the next frame's opcode and payload."""
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self._reader.readexactly(2)
+            return head[0] & 0x0F, await self._reader.readexactly(head[1])
+
+    async def texts(self, count: int) -> bytes:
+        """Read so many text frames and the ping that must follow; give what the ping carries."""
+        for _ in range(count):
+            assert (await self.read())[0] == 1
+        opcode, payload = await self.read()
+        assert opcode == 9
+        return payload
+
+    async def answer(self, payload: bytes, opcode: int = 10) -> None:
+        """Send a pong, or another frame."""
+        self._writer.write(frame(opcode, payload))
+        await self._writer.drain()
+
+    async def settle(self) -> None:
+        """Wait until the server has taken all that was sent."""
+        await self.answer(b"?", opcode=9)
+        assert await self.read() == (10, b"?")
+
+
+class Teller:
+    """An application that sends what it is given and notes the receipts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.orders: asyncio.Queue[str] = asyncio.Queue()
+
+    async def app(self, scope, receive, send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while order := await self.orders.get():
+            await send({"type": "websocket.send", "text": order})
+            scope["extensions"][RECEIPTS]["ask"](partial(self.told.append, order))
+        await send({"type": "websocket.close", "code": 1000})
+
+    def say(self, *texts: str) -> None:
+        for text in texts:
+            self.orders.put_nowait(text)
+
+
+@asynccontextmanager
+async def telling(**options: Any) -> AsyncIterator[tuple[Teller, Peer]]:
+    """Serve a `Teller` to a `Peer`."""
+    teller = Teller()
+    options = {"interface": "asgi3", "ws_ping_interval": None, "ws_per_message_deflate": False} | options
+    async with serving(teller.app, **options) as served, served.upgrade() as (reader, writer):
+        yield teller, Peer(reader, writer)
+
+
+@on_uvloop
+async def test_a_receipt_comes_with_the_pong():
+    """What was sent is known to have arrived when the ping behind it is answered, and no sooner."""
+    async with telling() as (teller, peer):
+        teller.say("a")
+        ping = await peer.texts(1)
+        await peer.settle()
+        assert teller.told == []
+        await peer.answer(ping)
+        await peer.settle()
+        assert teller.told == ["a"]
+
+
+@on_uvloop
+async def test_one_ping_asks_for_receipts_at_a_time():
+    """What is sent while an answer is under way is asked for together after it."""
+    async with telling() as (teller, peer):
+        teller.say("a", "b", "c")
+        ping = await peer.texts(1)
+        assert [await peer.read(), await peer.read()] == [(1, b"b"), (1, b"c")]
+        await peer.settle()
+        await peer.answer(ping)
+        ping = await peer.texts(0)
+        assert teller.told == ["a"]
+        await peer.answer(ping)
+        await peer.settle()
+        assert teller.told == ["a", "c"]
+
+
+@on_uvloop
+async def test_pongs_to_nothing_prove_nothing():
+    """A flood of pongs that nobody asked for, and one that comes twice, are passed over."""
+    async with telling() as (teller, peer):
+        teller.say("a")
+        ping = await peer.texts(1)
+        for payload in [b"", b"x" * 8, ping[:-1], ping + b"x"] * 500:
+            await peer.answer(payload)
+        await peer.settle()
+        assert teller.told == []
+        await peer.answer(ping)
+        await peer.answer(ping)
+        await peer.settle()
+        assert teller.told == ["a"]
+
+
+@pytest.mark.parametrize("receipt_first", [True, False])
+@on_uvloop
+async def test_an_answer_to_the_later_ping_counts_for_both(receipt_first):
+    """A peer may answer only the last of several pings: the other kind is answered with it, and the socket lives."""
+    async with telling(ws_ping_interval=0.3, ws_ping_timeout=0.6) as (teller, peer):
+        if receipt_first:
+            teller.say("a")
+            await peer.texts(1)
+            later = await peer.texts(0)
+        else:
+            await peer.texts(0)
+            teller.say("a")
+            later = await peer.texts(1)
+        await peer.answer(later)
+        # The next one is due only if the one before counts as answered, and comes after it would have been too late.
+        for _ in range(3):
+            await peer.answer(await peer.texts(0))
+        assert teller.told == ["a"]
+
+
+@on_uvloop
+async def test_an_answer_to_the_earlier_ping_says_nothing_of_what_came_after_it():
+    """A pong to an older ping of the other kind is no receipt."""
+    async with telling(ws_ping_interval=0.2, ws_ping_timeout=PATIENCE_S) as (teller, peer):
+        earlier = await peer.texts(0)
+        teller.say("a")
+        ping = await peer.texts(1)
+        await peer.answer(earlier)
+        await peer.settle()
+        assert teller.told == []
+        await peer.answer(ping)
+        await peer.settle()
+        assert teller.told == ["a"]
+
+
+@on_uvloop
+async def test_who_echoes_the_close_has_everything():
+    """Nothing can be asked behind a close frame, but its echo says as much."""
+    async with telling() as (teller, peer):
+        teller.say("a", "b", "")
+        await peer.texts(1)
+        assert [await peer.read(), await peer.read()] == [(1, b"b"), (8, b"\x03\xe8")]
+        await peer.answer(b"\x03\xe8", opcode=8)
+        async with asyncio.timeout(PATIENCE_S):
+            while not teller.told:
+                await asyncio.sleep(0)
+        assert teller.told == ["b"]

@@ -22,7 +22,10 @@ from enum import StrEnum
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from websockets.frames import Opcode
+
 from faults.frames import Frames, audio_of, message_of
+from live import RECEIPT_BYTES
 
 READ_BYTES = 1 << 16
 SUCCESSOR_S = 10.0
@@ -75,8 +78,15 @@ class Socket:
     acks_before: frozenset[int]
     audio: bytearray = field(default_factory=bytearray)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    receipts: list[int] = field(default_factory=list)
+    """Behind how many messages the server asked whether they had arrived, each time."""
     struck: list[Fault] = field(default_factory=list)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def proven(self) -> list[dict[str, Any]]:
+        """The messages that the server knew to have arrived: it asks for one receipt after the other."""
+        return self.messages[: self.receipts[-2]] if len(self.receipts) > 1 else []
 
     @property
     def acks(self) -> list[int]:
@@ -309,7 +319,10 @@ class _Relay:
                 continue
             self._to_client.write(data)
             await self._to_client.drain()
-            self._record.messages += [message for frame in frames.feed(data) if (message := message_of(frame))]
+            for frame in frames.feed(data):
+                self._record.messages += [message] if (message := message_of(frame)) else []
+                if frame.opcode is Opcode.PING and len(frame.data) == RECEIPT_BYTES:
+                    self._record.receipts.append(len(self._record.messages))
 
     def _note(self, data: bytes) -> None:
         for frame in self._left.feed(data):

@@ -10,20 +10,28 @@ WebSockets, and a close waits for all that was written before, so for ever where
 * a socket may be closed whatever waits in front of the close frame; its peer has `CLOSE_S` at a time to read on, and
   `CLOSE_AT_MOST_S` in all, until the connection is cut;
 * a peer that answers no ping is cut off at once, one that floods us with pings or fragments likewise.
+
+A WebSocket also gives receipts, as an extension of its ASGI scope: `scope["extensions"][RECEIPTS]["ask"](told)` calls
+`told` once the peer has everything that was sent before.
 """
 # ruff: noqa: D102 - overrides keep what uvicorn promises
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
 
 from vivavoce.runtime import metrics
 
@@ -43,6 +51,8 @@ MAX_REQUEST_BYTES = 16 << 20
 MAX_FRAGMENTS = 65_536
 SOCKET_BUFFER_BYTES = 256 << 10
 """What the system may hold for a client that does not read; left alone, it would take megabytes."""
+
+RECEIPTS = "vivavoce.receipts"
 
 _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = (
@@ -136,11 +146,20 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class SocketConnection(WebSocketsSansIOProtocol):
-    """A WebSocket that can always be closed, and never holds much for a client that does not read."""
+    """A WebSocket that can always be closed, and never holds much for a client that does not read.
+
+    A receipt is a ping behind the messages, of which one is under way at a time, and its pong. It goes beside the pings
+    that keep the connection alive; as a peer may answer only the last of several pings (RFC 6455, 5.5.3), an answer to
+    the later one counts for both. A peer that echoes our close has everything too.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._cut_timer = _Timer(self.loop)
+        self._told: Callable[[], None] | None = None
+        self._told_next: Callable[[], None] | None = None
+        self._receipt = b""
+        self._receipt_is_last_ping = False
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -156,6 +175,46 @@ class SocketConnection(WebSocketsSansIOProtocol):
             waiting += int.from_bytes(buffered, sys.byteorder)
         return waiting
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][RECEIPTS] = {"ask": self.ask_receipt}
+
+    def ask_receipt(self, told: Callable[[], None]) -> None:
+        """Call `told` once the peer has all that was sent until now, unless a later request is told the same then."""
+        self._told_next = told
+        if self._told is None:
+            self._ping_for_receipt()
+
+    def _ping_for_receipt(self) -> None:
+        if self._told_next is None or self.conn.state is not State.OPEN or self.transport.is_closing():
+            return
+        self._told, self._told_next = self._told_next, None
+        self._receipt, self._receipt_is_last_ping = os.urandom(8), True
+        self.conn.send_ping(self._receipt)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def _on_receipt(self) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told()
+        self._ping_for_receipt()
+
+    def send_keepalive_ping(self) -> None:
+        self._receipt_is_last_ping = False
+        super().send_keepalive_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        answer, alive = bytes(event.data), self.pending_ping_payload
+        if self._told is not None and answer == self._receipt:
+            if alive is not None and self._receipt_is_last_ping:
+                super().handle_pong(replace(event, data=alive))
+            self._on_receipt()
+            return
+        super().handle_pong(event)
+        if self._told is not None and answer == alive and not self._receipt_is_last_ping:
+            self._on_receipt()
+
     def handle_ping(self) -> None:
         super().handle_ping()
         if self.transport.get_write_buffer_size() > SOCKET_BUFFER_BYTES:
@@ -167,6 +226,9 @@ class SocketConnection(WebSocketsSansIOProtocol):
             self._cut("fragments")
 
     def handle_close(self, event: Frame) -> None:
+        if self.close_sent and (told := self._told_next or self._told) is not None:
+            self._told = self._told_next = None
+            told()
         super().handle_close(event)
         self._expect_end()
 

@@ -1,14 +1,19 @@
-"""The live socket: frames to the session, the session's mailbox to the client, and a close code for every end."""
+"""The live socket: frames to the session, the session's mailbox to the client, and a close code for every end.
+
+Behind the durable messages a receipt is asked for (see `connections`), which tells the session what has arrived.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from vivavoce.api.connections import RECEIPTS
 from vivavoce.events import AudioRefused, Problem
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
@@ -46,13 +51,13 @@ async def live_socket(websocket: WebSocket) -> None:
     connection = await session.connect(order)
     log.info("socket opened", session=session.id)
     reader = asyncio.create_task(_read(websocket, session, connection), name=f"read-{session.id}")
-    writer = asyncio.create_task(_write(websocket, session), name=f"write-{session.id}")
+    writer = asyncio.create_task(_write(websocket, session, connection), name=f"write-{session.id}")
     ends: set[asyncio.Future[Any]] = {reader, writer, ordered}
-    code: int = CloseCode.RESTART
+    code, by_client = int(CloseCode.RESTART), False
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if reader.done():
-            code = reader.result()
+            code, by_client = reader.result(), True
         else:
             ending = ordered.result() if ordered.done() else writer.result()
             metrics.SOCKETS_CLOSED.labels(ending.name.lower()).inc()
@@ -62,7 +67,7 @@ async def live_socket(websocket: WebSocket) -> None:
         reader.cancel()
         writer.cancel()
         await asyncio.gather(reader, writer, return_exceptions=True)
-        session.disconnect(connection, code)
+        session.disconnect(connection, code if by_client else None)
         log.info("socket closed", session=session.id, code=code)
 
 
@@ -84,10 +89,12 @@ async def _read(websocket: WebSocket, session: Session, connection: Connection) 
                 session.refuse(connection, Problem(code=code, message=reason))
 
 
-async def _write(websocket: WebSocket, session: Session) -> Ending:
-    """Send what the session says until it wants the socket closed."""
+async def _write(websocket: WebSocket, session: Session, connection: Connection) -> Ending:
+    """Send what the session says until it wants the socket closed, and let it know what has arrived."""
+    ask_receipt = websocket.scope.get("extensions", {}).get(RECEIPTS, {}).get("ask", lambda _: None)
+    asked = -1
     while True:
-        item = await session.mailbox.take()
+        item = await session.mailbox.take(connection)
         if isinstance(item, Ending):
             return item
         try:
@@ -95,6 +102,9 @@ async def _write(websocket: WebSocket, session: Session) -> Ending:
         except (WebSocketDisconnect, RuntimeError):
             # The reader hears of the lost socket too, and ends this.
             await asyncio.Event().wait()
+        if session.mailbox.taken_to > asked:
+            asked = session.mailbox.taken_to
+            ask_receipt(partial(session.delivered, asked))
 
 
 async def _close(websocket: WebSocket, ending: Ending) -> int:

@@ -40,15 +40,16 @@ class Intake:
         epoch: int,
         header_size: Callable[[bytes], int | None],
         kept: Callable[[int, int], None],
-        proven: Callable[[int], None],
+        resumed: Callable[[int], None],
         failed: Callable[[StoreError], None],
     ) -> None:
         """Call `kept(start, stop)` for bytes made durable or found to be so, `failed` for bytes that were not, and
-        `proven(end)` when a client that came back shows that it got the acknowledgment up to `end`.
+        `resumed(end)` when it is clear where a client's stream goes on: `end` is the acknowledgment that the client
+        shows to have, 0 where it shows none.
         """
         self._session_id, self._journal, self._audio = session_id, journal, audio
         self._epoch = epoch
-        self._header_size, self._kept, self._proven, self._failed = header_size, kept, proven, failed
+        self._header_size, self._kept, self._on_resumed, self._failed = header_size, kept, resumed, failed
         self.size = self.durable = 0
         self.audio_start: int | None = None
         self._head = b""
@@ -110,7 +111,8 @@ class Intake:
         metrics.RESUMES_AMBIGUOUS.inc(self._overlap.guessed)
         while self._ack_ends[0] < start:
             self._ack_ends.popleft()
-        self._proven(start)
+        # A stream that is all new may be that of a client which never repeats anything, so it shows nothing.
+        self._on_resumed(start if start < self.size and not self._overlap.guessed else 0)
         # One acknowledgment for what came again and what is new behind it: Pipecat's client takes the first one on a
         # socket for all that it has sent there.
         if fresh:

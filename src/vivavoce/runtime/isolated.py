@@ -1,8 +1,8 @@
 """An aligner in processes of its own, because it holds the GIL while it works.
 
 Each worker is one spawned process (never forked: the server has threads by then) that loads the aligner once and does
-one call at a time. A worker that dies or outlives its deadline costs the call at hand its times and is replaced while
-others go on. A worker ends with its parent, however that ended.
+one call at a time. A worker that dies or outlives its deadline is replaced while others go on, and the call at hand is
+tried once more; a second loss costs it its times. A worker ends with its parent, however that ended.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ RETRY_S = 10.0
 """Pause after an attempt to replace a worker that did not start."""
 CLOSE_S = 2.0
 """Time for a worker's last call before it is killed."""
+TRIES = 2
+"""Workers that one call may lose: chance takes one now and then, and a clip that takes two would take them all."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,8 +43,8 @@ _log = structlog.get_logger(__name__)
 class IsolatedAligner:
     """Word times from aligners in `processes` workers; calls beyond that wait their turn, in order.
 
-    `factory` makes the aligner inside the worker, so it must be importable there by name. A call may take `grace_s`
-    and once the length of its clip; waiting for a worker is not counted, so load never costs a final its times.
+    `factory` makes the aligner inside the worker, so it must be importable there by name. A try may take `grace_s` and
+    once the length of its clip; waiting for a worker is not counted, so load never costs a final its times.
     """
 
     def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
@@ -69,12 +71,21 @@ class IsolatedAligner:
 
     async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
         """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
-        audio_s = len(samples) / SAMPLE_RATE
-        worker = await self._free.get()
-        lost = not worker.running
+        for _ in range(TRIES):
+            worker = await self._free.get()
+            if not worker.running:
+                self._give_back(worker, lost=True)
+                return None
+            times, lost = await self._align_on(worker, samples, words)
+            if not lost or self._closed:
+                return times
+        return None
+
+    async def _align_on(self, worker: _Worker, samples: Samples, words: Sequence[str]) -> tuple[Times | None, bool]:
+        """Try on one worker; give the times, and whether the worker was lost."""
+        audio_s, lost = len(samples) / SAMPLE_RATE, False
         try:
-            if not lost:
-                return await asyncio.wait_for(worker.align(samples, words), self._grace_s + audio_s)
+            return await asyncio.wait_for(worker.align(samples, words), self._grace_s + audio_s), lost
         except (TimeoutError, BrokenProcessPool) as error:
             lost = True
             worker.discard(kill=isinstance(error, TimeoutError))
@@ -87,7 +98,7 @@ class IsolatedAligner:
             _log.warning("alignment_failed", reason=type(error).__name__, audio_s=audio_s)
         finally:
             self._give_back(worker, lost=lost)
-        return None
+        return None, lost
 
     async def close(self) -> None:
         """End the workers, their calls within `CLOSE_S`; calls still waiting get None. May be called twice."""

@@ -62,8 +62,8 @@ class Journal:
     def append(self, write: Write, audio: bytes, then: Then) -> None:
         """Queue a write and the audio it covers; `then` hears on the event loop, in order, how it went.
 
-        `write.audio_bytes` must be the length of the session's file once `audio` is in it; it fails otherwise, so that
-        what follows a failed write fails too instead of leaving a hole.
+        What is queued behind a write of the same session that fails, fails too, so that no hole is left.
+        `write.audio_bytes` must be the length of the session's file once `audio` is in it; it fails otherwise.
         """
         self._waiting.append(_Entry(write=write, audio=audio, then=then))
         self._some.set()
@@ -104,29 +104,40 @@ class Journal:
             self._urgent.clear()
             group, self._waiting = self._waiting, []
             self._committing = group
+            lost: dict[str, StoreError] = {}
             try:
-                failures = await self._commit(group)
+                lost, unstored = await self._commit(group)
             except Exception as error:
                 log.exception("a journal round failed")
                 failure = StoreError(f"{type(error).__name__} in the journal")
-                failures = {entry.write.session_id: failure for entry in group}
+                unstored = {entry.write.session_id: failure for entry in group}
             self._committing = []
-            for entry in group:
-                entry.then(failures.get(entry.write.session_id))
-                if entry.audio and entry.write.session_id not in failures:
+            for entry in [*group, *self._behind(unstored)]:
+                session_id = entry.write.session_id
+                failed = unstored.get(session_id) or (lost.get(session_id) if entry.audio else None)
+                entry.then(failed)
+                if entry.audio and failed is None:
                     metrics.ACK_SECONDS.observe(time.monotonic() - entry.at)
 
-    async def _commit(self, group: list[_Entry]) -> dict[str, StoreError]:
-        """Make a group durable; give the sessions of which nothing was kept."""
-        failures, before = await self._append_audio(group)
+    def _behind(self, unstored: dict[str, StoreError]) -> list[_Entry]:
+        """Take out of the queue what was given behind a write that failed: it fails too."""
+        behind = [entry for entry in self._waiting if entry.write.session_id in unstored]
+        if behind:
+            self._waiting = [entry for entry in self._waiting if entry.write.session_id not in unstored]
+        return behind
+
+    async def _commit(self, group: list[_Entry]) -> tuple[dict[str, StoreError], dict[str, StoreError]]:
+        """Make a group durable; give the sessions whose audio was not kept, and those of which nothing was."""
+        lost, before = await self._append_audio(group)
         writes: dict[str, list[Write]] = {}
         for entry in group:
-            if entry.write.session_id not in failures and not _idle(entry.write):
+            # What a session said rests on audio that is durable already, not on what comes with it here.
+            if not _idle(entry.write) and not (entry.audio and entry.write.session_id in lost):
                 writes.setdefault(entry.write.session_id, []).append(entry.write)
         unstored = await self._store(writes)
         if unstored:
             await asyncio.to_thread(self._take_back, {each: before[each] for each in unstored if each in before})
-        return failures | unstored
+        return lost, unstored
 
     async def _store(self, writes: dict[str, list[Write]]) -> dict[str, StoreError]:
         """Commit the writes of all sessions together; where that fails, of each alone, until patience ends."""

@@ -5,9 +5,11 @@ side by side become one, and while nobody is connected no partials are kept. Eve
 says that a reader is too slow for what must not be dropped, by count or by size. A reader that comes back to a long
 queue is measured by how much longer the queue gets.
 
-A message is in hand from `take` until the next `take`, which says that it was written; `release` puts back one whose
-socket was lost. What was written may still be lost on its way, so after a reconnect the session looks up what the
-client has not shown to have, and calls `repeat`; the mailbox is `held` meanwhile, so that newer messages come after it.
+What was written may still be lost on its way. So a durable message stays in doubt from `take` until `prove` says that
+the client has it, and `repeat` queues what is in doubt again for the next socket. The mailbox may be `held` until then,
+so that newer messages come after it. What is in doubt is bounded by the session's durable messages; it is those of one
+round trip where the client answers. A message without a number is in hand until the next `take`, and `release` puts it
+back if its socket was lost.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """A message; a partial names its utterance, an acknowledgment what it says."""
+    """A message; a partial names its utterance, an acknowledgment what it says, a durable one its number and place."""
 
     text: str
-    seq: int | None
+    seq: int | None = None
+    at: int = 0
     partial_of: str | None = None
     ack: AudioAccepted | None = None
 
@@ -49,15 +52,24 @@ class _Letter:
 class Mailbox:
     """Messages in order; read by at most one socket at a time."""
 
-    def __init__(self, *, written_to: int = -1) -> None:
-        """Start empty; messages up to seq `written_to` were written by an earlier process."""
+    def __init__(self, *, delivered_to: int = -1, earlier: Iterable[StoredMessage] = ()) -> None:
+        """Start with what an earlier process left: `earlier` messages behind `delivered_to` are in doubt."""
         self._waiting: deque[_Letter] = deque()
+        self._in_doubt = deque(
+            _Letter(message.text, message.seq, message.at)
+            for message in earlier
+            if message.sent and message.seq > delivered_to
+        )
+        self._repeated_to = -1
+        self._reader: object = None
         self._in_hand: _Letter | None = None
         self._ending: Ending | None = None
         self._chars = 0
         self._found = self._found_chars = 0
         self._some = asyncio.Event()
-        self.written_to = written_to
+        self.delivered_to = delivered_to
+        self.taken_to = -1
+        """The last durable message that the reader took."""
         self.connected = False
         self.held = False
 
@@ -66,45 +78,72 @@ class Mailbox:
         """Whether more waits than a reader that keeps up would ever leave."""
         return len(self._waiting) > self._found + MAX_WAITING or self._chars > self._found_chars + MAX_WAITING_CHARS
 
-    def expect_reader(self) -> None:
-        """Measure a new reader by what it finds."""
+    def expect_reader(self, reader: object) -> None:
+        """Give messages to this reader only from now on, and measure it by what it finds."""
+        self._reader, self.taken_to = reader, -1
+        self._measure()
+
+    def _measure(self) -> None:
         self._found, self._found_chars = len(self._waiting), self._chars
 
     @property
+    def doubtful(self) -> bool:
+        """Whether anything durable was written that the client has not shown to have."""
+        return bool(self._in_doubt)
+
+    @property
     def empty(self) -> bool:
-        """Whether everything was written."""
-        return not self._waiting and self._in_hand is None
+        """Whether the client has everything, as far as that can be known."""
+        return not self._waiting and not self._in_doubt and self._in_hand is None
 
     @property
     def last_acknowledgment(self) -> AudioAccepted | None:
         """The acknowledgment that waits at the end, which a newer one should cover and takes the place of."""
         return self._waiting[-1].ack if self._waiting else None
 
-    def put(self, message: Message, seq: int | None = None) -> None:
-        """Queue a message, in the place of the one it makes obsolete; durable ones have a `seq`."""
+    def put(self, message: Message, seq: int | None = None, at: int = 0) -> None:
+        """Queue a message, in the place of the one it makes obsolete; durable ones have a `seq`, said `at` a byte."""
         event = message.event
         if not self.connected and isinstance(event, Partial):
             return
-        letter = _Letter(message.text, seq)
+        letter = _Letter(message.text, seq, at)
         if isinstance(event, Partial):
             self._drop_partial(event.utterance.id)
-            letter = _Letter(message.text, seq, partial_of=event.utterance.id)
+            letter = _Letter(message.text, partial_of=event.utterance.id)
         elif isinstance(event, AudioAccepted):
             if self.last_acknowledgment is not None:
                 self._chars -= len(self._waiting.pop().text)
-            letter = _Letter(message.text, seq, ack=event)
+            letter = _Letter(message.text, ack=event)
         self._waiting.append(letter)
         self._chars += len(letter.text)
         self._some.set()
 
-    def repeat(self, messages: Iterable[StoredMessage]) -> None:
-        """Queue messages that were written before, ahead of what waits, and hold nothing back any more."""
-        letters = [_Letter(message.text, message.seq) for message in messages]
-        self._waiting.extendleft(reversed(letters))
-        self._chars += sum(len(letter.text) for letter in letters)
+    def repeat(self) -> None:
+        """Queue what is in doubt again, ahead of what waits, and hold nothing back any more."""
+        self._waiting.extendleft(reversed(self._in_doubt))
+        self._chars += sum(len(letter.text) for letter in self._in_doubt)
+        for letter in self._in_doubt:
+            self._repeated_to = max(self._repeated_to, letter.seq or 0)
+        self._in_doubt.clear()
         self.held = False
-        self.expect_reader()
+        self._measure()
         self._some.set()
+
+    def prove(self, seq: int) -> bool:
+        """Take note that the client has every message up to `seq`, on whatever socket; say whether that is news."""
+        if seq <= self.delivered_to:
+            return False
+        if self.delivered_to < self._repeated_to:
+            self._waiting = deque(letter for letter in self._waiting if letter.seq is None or letter.seq > seq)
+            self._chars = sum(len(letter.text) for letter in self._waiting)
+        while self._in_doubt and (self._in_doubt[0].seq or 0) <= seq:
+            self._in_doubt.popleft()
+        self.delivered_to = seq
+        return True
+
+    def last_before(self, end: int) -> int:
+        """Give the last message in doubt that was said before the byte `end`; whoever heard of `end` has it."""
+        return max((letter.seq or 0 for letter in self._in_doubt if letter.at < end), default=-1)
 
     def drop_acknowledgments(self) -> None:
         """Leave out what an older socket's bytes were acknowledged with: a new one is told where its own stream stands.
@@ -119,25 +158,30 @@ class Mailbox:
         self._ending = ending
         self._some.set()
 
-    async def take(self) -> str | Ending:
-        """Give the next message's text, or how to close when all are written."""
-        if self._in_hand is not None and self._in_hand.seq is not None:
-            self.written_to = max(self.written_to, self._in_hand.seq)
-        self._in_hand = None
-        while self.held or not (self._waiting or self._ending):
+    async def take(self, reader: object) -> str | Ending:
+        """Give the reader the next message's text, or how to close when all are written.
+
+        One that is not expected any more waits for ever.
+        """
+        if reader is self._reader:
+            self._in_hand = None
+        while reader is not self._reader or self.held or not (self._waiting or self._ending):
             self._some.clear()
             await self._some.wait()
         if not self._waiting:
             assert self._ending is not None
             return self._ending
-        self._in_hand = self._waiting.popleft()
-        self._chars -= len(self._in_hand.text)
-        return self._in_hand.text
+        letter = self._in_hand = self._waiting.popleft()
+        self._chars -= len(letter.text)
+        if letter.seq is not None:
+            self.taken_to = letter.seq
+            self._in_doubt.append(letter)
+        return letter.text
 
     def release(self) -> None:
-        """Put back what was in hand when its socket was lost, unless it is not worth it."""
+        """Put back what was in hand when its socket was lost, unless it is not worth it or in doubt anyway."""
         letter = self._in_hand
-        if letter is not None and letter.partial_of is None and letter.ack is None:
+        if letter is not None and letter.seq is None and letter.partial_of is None and letter.ack is None:
             self._waiting.appendleft(letter)
             self._chars += len(letter.text)
         self._in_hand = None

@@ -5,7 +5,7 @@ task (`run`) hears piece after piece, looks at the clock while there is nothing 
 stop is reached and every final is out. What happens to the stream beside its bytes (a stop, a cut because the client
 fell silent) is a `Control` at a byte offset, journaled like audio and acted on when the listener gets there.
 
-Every event leaves by `_say`: rendered, numbered and journaled if it is durable, then put in the mailbox in order.
+Every event leaves by `_say`: rendered, numbered and made durable if it is to be, then put in the mailbox in order.
 
 A session that an earlier process left unfinished is made again from its `Past`: the listener goes back to the snapshots
 stored with the last finals and hears the journal again from there, controls included; what was said before is not said
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -46,6 +46,7 @@ from vivavoce.events import (
 from vivavoce.model import (
     Control,
     Delivery,
+    Kind,
     Result,
     SessionOptions,
     SessionRecord,
@@ -62,6 +63,7 @@ from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox
 from vivavoce.runtime.parts import Connection, Parts, Past
+from vivavoce.runtime.sayings import Sayings
 
 log = structlog.get_logger()
 
@@ -70,10 +72,7 @@ STATES = ("queued", "live", "away", "finishing", "over")
 IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
 PROOF_S = 1.0
-"""How long a client that came back has to send audio before messages go on without it."""
-
-STORE_TRIES = 30
-"""How often the journal is asked to keep what a session said; it tries for ten seconds each time."""
+"""How long a client that came back has to show by its audio what it has, before all that is in doubt is repeated."""
 
 MAX_STORED_PROBLEMS = 100
 """A client that sends nothing but nonsense is told so each time, but does not fill the store."""
@@ -103,7 +102,7 @@ class Session:
             epoch=record.epoch,
             header_size=self._header_size,
             kept=self._on_kept,
-            proven=self._on_proven,
+            resumed=self._on_resumed,
             failed=self._on_lost,
         )
         self._listener = Listener(
@@ -112,8 +111,9 @@ class Session:
         past = past or Past()
         self._said, self._controls = past.said, deque(control for control in past.controls if control.kind != "connect")
         self._seq = max((message.seq for message in past.messages), default=-1) + 1
-        self.mailbox = Mailbox(written_to=self._seq - 1)
-        self._unsaid = self._problems = 0
+        self.mailbox = Mailbox(delivered_to=record.delivered_to, earlier=past.messages)
+        self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
+        self._problems = 0
         self._failure: StoreError | None = None
         self._started = record.status is not Status.QUEUED
         self._stopped = any(control.kind == "stop" for control in past.controls)
@@ -129,7 +129,6 @@ class Session:
             at=time.monotonic(),
             ever_connected=bool(past.controls),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         if record.audio_bytes:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
@@ -175,19 +174,30 @@ class Session:
         self.mailbox.release()
         if self._clock.ever_connected:
             metrics.RESUMES.inc()
-            self.mailbox.held = True
-            self._start(self._repeat_unproven(connection))
+            self._repeat_to(connection)
         self.mailbox.connected = self._post_processing = True
-        self.mailbox.expect_reader()
+        self.mailbox.expect_reader(connection)
         self._clock.on_connect(time.monotonic())
         await self._intake.reopen()
         self.mailbox.drop_acknowledgments()
-        self._journal(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
+        self._sayings.add(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()
         return connection
 
-    def disconnect(self, connection: Connection, code: int) -> None:
-        """Take note that a socket is gone: 1000 is a stop, anything else may be followed by another socket."""
+    def delivered(self, seq: int) -> None:
+        """Take note that the client has every message up to `seq`; a socket that is gone may still prove it."""
+        if not self.mailbox.prove(seq):
+            return
+        # A session that is over may be deleted any moment; should this process die, its messages come once more.
+        if not self.over:
+            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
+        self._wake.set()
+
+    def disconnect(self, connection: Connection, code: int | None) -> None:
+        """Take note that a socket is gone, by the client's `code`, None where this side closed it.
+
+        1000 is a stop, anything else may be followed by another socket.
+        """
         if connection is not self._connection:
             return
         self._connection, self.mailbox.connected = None, False
@@ -240,15 +250,7 @@ class Session:
     # The session's own task.
 
     async def run(self) -> None:
-        """Live until the session is over and its messages are read, or rests; never raises."""
-        try:
-            await self._live()
-        finally:
-            # Not before: a client that came back just before the end still waits for what is repeated.
-            for task in self._tasks:
-                task.cancel()
-
-    async def _live(self) -> None:
+        """Live until the session is over and its client has its messages, or rests; never raises."""
         try:
             await self._begin_hearing()
             while not (self._flushed and self._listener.settled):
@@ -342,7 +344,7 @@ class Session:
 
     def _control(self, kind: Literal["cut", "stop"]) -> None:
         control = Control(at=self._intake.size, kind=kind)
-        self._journal(self._write(controls=(control,)))
+        self._sayings.add(self._write(controls=(control,)))
         self._controls.append(control)
         self._wake.set()
 
@@ -353,7 +355,8 @@ class Session:
         recorded_s = self._seconds(self._intake.size)
         self._say(RecordingEnded(recorded_s=recorded_s))
         if self._post_processing:
-            await self._parts.journal.settle(self.id)
+            await self._sayings.settle()
+            self._check()
             transcript = Transcript(utterances=tuple(await self._parts.store.finals(self.id)))
             self._say(TranscriptReady(transcript=transcript))
             result = Result(
@@ -376,15 +379,16 @@ class Session:
         self.over = True
         self._say(SessionEnded(), write)
         await self._parts.journal.settle(self.id)
+        await self._sayings.settle()
         await asyncio.to_thread(self._parts.audio.release, self.id)
-        self.mailbox.close(ending)
+        self.mailbox.close(ending if self._failure is None else Ending.FAILED)
 
     @property
     def _decoding_s(self) -> float:
         return self._decoded_before_s + self._listener.decoding_s
 
     async def _linger(self) -> None:
-        """Wait for the mailbox to be read, also by a client that was cut off and comes back for it."""
+        """Wait until the client has everything, also one that was cut off and comes back for it."""
         give_up = time.monotonic() + self._parts.settings.grace
         while self._clock.ever_connected and not self.mailbox.empty:
             if self._draining or (self._connection is None and self._left_normally):
@@ -416,14 +420,16 @@ class Session:
         self._problems += isinstance(event, Problem)
         if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
             # In its turn: behind what is on its way to the journal.
-            if wanted and self._unsaid:
-                self._journal(self._write(), partial(self._send, message))
+            if wanted and self._sayings.pending:
+                self._sayings.add(self._write(), partial(self._send, message))
+                if self._sayings.crowded and self._connection is not None:
+                    self._connection.close(Ending.LOST)
             elif wanted:
                 self._send(message)
             if deliveries:
-                # Beside the socket's messages, which are not to wait for this.
-                owed = self._write(deliveries=deliveries)
-                self._parts.journal.append(owed, b"", partial(self._on_owed, deliveries))
+                # The socket's messages are not to wait for this.
+                wake = partial(self._parts.courier.wake, self.id, deliveries)
+                self._sayings.add(self._write(deliveries=deliveries), wake, aside=True)
             return
         seq, self._seq = self._seq, self._seq + 1
         stored = StoredMessage(
@@ -441,77 +447,52 @@ class Session:
             finals=(event.utterance,) if isinstance(event, Final) else (),
             deliveries=deliveries,
         )
-        self._journal(write, partial(self._send, message, seq) if wanted else None)
+        self._sayings.add(write, partial(self._publish, message, stored, deliveries))
 
-    def _send(self, message: Message, seq: int | None = None) -> None:
+    def _publish(self, message: Message, stored: StoredMessage, deliveries: tuple[Delivery, ...]) -> None:
+        if deliveries:
+            self._parts.courier.wake(self.id, deliveries)
+        if stored.sent:
+            self._send(message, stored)
+
+    def _send(self, message: Message, stored: StoredMessage | None = None) -> None:
         if isinstance(message.event, AudioAccepted):
             if self._intake.resuming:
                 return
             if (waiting := self.mailbox.last_acknowledgment) is not None:
                 joined = replace(message.event, start_byte=waiting.start_byte, start_s=waiting.start_s)
                 message = self._parts.wire.render(self.id, joined, now())
-        self.mailbox.put(message, seq)
+        if stored is None:
+            self.mailbox.put(message)
+        else:
+            self.mailbox.put(message, stored.seq, stored.at)
         if self.mailbox.crowded and self._connection is not None:
             self._log.warning("the client reads too slowly")
             self._connection.close(Ending.SLOW)
 
-    def _on_proven(self, end: int) -> None:
-        """The client came back and has every message from before the acknowledgment up to `end`."""
-        if self.mailbox.held:
-            self._start(self._repeat(end))
+    def _repeat_to(self, connection: Connection) -> None:
+        """Send a client that came back what it may lack, once it had the time to show what it has."""
+        if self.mailbox.doubtful and not self._stopped and Kind.ACK in self._options.wanted:
+            self.mailbox.held = True
+            asyncio.get_running_loop().call_later(PROOF_S, self._on_no_proof, connection)
+        else:
+            self.mailbox.repeat()
 
-    async def _repeat_unproven(self, connection: Connection) -> None:
-        """Give a client that came back some time to show what it has; then, or if it is done, take its word for it."""
-        if not self._stopped:
-            await asyncio.sleep(PROOF_S)
+    def _on_no_proof(self, connection: Connection) -> None:
         if self._connection is connection and self.mailbox.held:
-            await self._repeat(self._intake.durable)
+            self.mailbox.repeat()
 
-    async def _repeat(self, end: int) -> None:
-        """Send again what was written after the acknowledgment up to `end`: it may be lost with the older socket."""
-        written_to = self.mailbox.written_to
-        messages: list[StoredMessage] = []
-        try:
-            stored = await self._parts.store.messages(self.id)
-            messages = [each for each in stored if each.sent and each.at >= end and each.seq <= written_to]
-        except StoreError as error:
-            self._log.error("messages could not be read again", error=str(error))
+    def _on_resumed(self, end: int) -> None:
+        """The client goes on, and shows to have all that was said before the acknowledgment up to `end`."""
+        if Kind.ACK in self._options.wanted:
+            self.delivered(self.mailbox.last_before(end))
         if self.mailbox.held:
-            self.mailbox.repeat(messages)
+            self.mailbox.repeat()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=f"repeat-{self.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _journal(self, write: Write, then: Callable[[], None] | None = None) -> None:
-        """Make a write durable, then wake the courier and call `then`; in order, but behind others once it failed."""
-        self._unsaid += 1
-        self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, 1))
-
-    def _on_journaled(
-        self, write: Write, then: Callable[[], None] | None, tried: int, error: StoreError | None
-    ) -> None:
-        if error is not None and tried < STORE_TRIES:
-            # Unlike audio, what the session said cannot be sent again by its client.
-            self._parts.journal.append(write, b"", partial(self._on_journaled, write, then, tried + 1))
-            return
-        self._unsaid -= 1
-        if error is not None:
-            self._failure = error
-            self._wake.set()
-            return
-        if write.deliveries:
-            self._parts.courier.wake(self.id, write.deliveries)
-        if then is not None:
-            then()
-
-    def _on_owed(self, deliveries: tuple[Delivery, ...], error: StoreError | None) -> None:
-        if error is not None:
-            self._failure = error
-            self._wake.set()
-        elif deliveries:
-            self._parts.courier.wake(self.id, deliveries)
+    def _on_given_up(self, error: StoreError) -> None:
+        """The store was away for so long that what was said is lost, and the session with it."""
+        self._failure = error
+        self._wake.set()
 
     def _on_kept(self, start: int, stop: int) -> None:
         seconds = self._seconds

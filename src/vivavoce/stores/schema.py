@@ -95,6 +95,7 @@ progress = Table(
     Column("audio_start", BigInteger, nullable=False),
     Column("transcription_s", Double, nullable=False),
     Column("ack_ends", JSON, nullable=False),
+    Column("delivered_to", BigInteger, nullable=False, server_default="-1"),
 )
 
 messages = Table(

@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 _SCAN_ROWS = 500
 _EMPTY_AGAIN_S = 1.0
 _LARGEST = 2**63 - 1
-_PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s", "ack_ends")
+_PROGRESS_COLUMNS = ("audio_bytes", "audio_start", "transcription_s", "ack_ends", "delivered_to")
 _SESSION_COLUMNS = ("status", "completed_at", "error_code")
 _NEWEST_FIRST = (sessions.c.created_at.desc(), sessions.c.id.desc())
 

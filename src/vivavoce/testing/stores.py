@@ -132,6 +132,7 @@ async def _check_sessions(store: Store) -> None:
         audio_start=44,
         transcription_s=0.1,
         ack_ends=(3, 2**40),
+        delivered_to=2**40,
         epoch=7,
     )
     await store.add_session(record)
@@ -159,10 +160,11 @@ async def _check_owners(store: Store) -> None:
     _require(epoch > stale, "each process that takes a session over gets a later epoch")
     lost = Write(session_id=record.id, audio_bytes=5, epoch=stale)
     await _require_store_error(store.commit([lost]), "a process that lost a session cannot write to it")
-    await store.commit([Write(session_id=record.id, audio_bytes=7, ack_ends=(5, 7), epoch=epoch)])
+    await store.commit([Write(session_id=record.id, audio_bytes=7, ack_ends=(5, 7), delivered_to=3, epoch=epoch)])
     kept = await store.session(record.id)
     _require(kept is not None and kept.audio_bytes == 7, "the owner's writes are kept")  # noqa: PLR2004
     _require(kept is not None and kept.ack_ends == (5, 7), "the ends of acknowledgments are kept")
+    _require(kept is not None and kept.delivered_to == 3, "what was delivered is kept")  # noqa: PLR2004
 
 
 async def _check_snapshots(store: Store) -> None:
