@@ -6,7 +6,8 @@ utterance takes the place in the queue of one that waits, so at most one per cha
 finals wait as long as they must, and a session that has many out stops listening (see `Listener`). Each request is
 answered at most once, by a call on the event loop; a failure is answered with None.
 
-Under load partials use all the time that is left, so the threads here give way to those that take audio and hear it.
+Under load partials use all the time that is left. So they leave one thread to the finals, where there are several, and
+all threads here give way to those that take audio and hear it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class DecodePool:
         self._partials: dict[str, Request] = {}
         self._unseen_since: dict[str, float] = {}
         self._work = asyncio.Event()
-        self._resting = threads
+        self._free_for_partials = max(threads - 1, 1)
         self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
 
     @property
@@ -129,22 +130,22 @@ class DecodePool:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            self._resting -= 1
+            takes_partials = batch[0].kind == "partial" and not batch[0].late
+            self._free_for_partials -= takes_partials
             await self._decode(batch)
-            self._resting += 1
+            self._free_for_partials += takes_partials
 
     def _next_batch(self) -> list[Request]:
         info = self.engine.info
-        queue = self._finals or (None if self._partials else self._late)
-        if queue is not None:
-            size = info.batch_size if info.exact_batches else 1
-            batch = list(queue)[:size]
-            for request in batch:
-                del queue[request]
-            return batch
-        size = min(info.batch_size, -(-len(self._partials) // max(self._resting, 1)))
-        keys = list(self._partials)[:size]
-        return [each for key in keys if (each := self._drop_partial(key)) is not None]
+        if self._partials and not self._finals and self._free_for_partials > 0:
+            size = min(info.batch_size, -(-len(self._partials) // self._free_for_partials))
+            return [each for key in list(self._partials)[:size] if (each := self._drop_partial(key))]
+        queue = self._finals or self._late
+        size = info.batch_size if info.exact_batches else 1
+        batch = list(queue)[:size]
+        for request in batch:
+            del queue[request]
+        return batch
 
     async def _decode(self, batch: list[Request]) -> None:
         started = time.perf_counter()
