@@ -120,9 +120,16 @@ class Listener:
         """Whether no final is out."""
         return not any(channel.busy for channel in self._channels)
 
-    async def hear(self, read: Callable[[], bytes]) -> None:
-        """Transcribe the next bytes of the stream, header excluded; `read` gives them and may block."""
-        await self._hear(lambda: self._decoder.feed(read()))
+    def may_wait(self, latest: bytes | None) -> bool:
+        """Whether these next bytes change nothing for anybody: digital silence while nobody speaks.
+
+        A muted line is then heard when it has grown out of memory, or with what comes after it.
+        """
+        return latest is not None and latest.count(latest[:1]) == len(latest) and self.settled
+
+    async def hear(self, read: Callable[[], bytes], latest: bytes | None = None) -> None:
+        """Transcribe the next bytes of the stream, header excluded: `latest`, or what `read` gives, which may block."""
+        await self._hear(lambda: self._decoder.feed(read() if latest is None else latest))
 
     async def flush(self) -> None:
         """Transcribe what is left at the end of the stream and close every utterance."""
