@@ -197,7 +197,7 @@ class Settings(BaseSettings):
         description="Seconds of wall clock without audio that close an utterance, where endpointing is shorter.",
     )
     partial_interval: PositiveSeconds = Field(
-        0.3, description="Seconds of audio between two partial transcripts of an utterance."
+        0.15, description="Seconds of audio between two partial transcripts of an utterance, where load allows."
     )
     max_sessions: int = Field(256, ge=1, le=100_000, description="Sessions that may be live at once.")
     key_max_sessions: int = Field(
@@ -213,6 +213,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(4096, ge=1, le=1_000_000, description="Connections that may be open at once.")
     overload_delay: PositiveSeconds = Field(
         10, description="Seconds that work may wait before new sessions are refused."
+    )
+    overload_partial_delay: PositiveSeconds = Field(
+        1, description="Seconds that an utterance may wait for its next partial before new sessions are refused."
     )
     grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
     idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")

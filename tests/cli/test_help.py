@@ -41,6 +41,7 @@ def test_the_commands_are_those_promised():
             "transcribe",
             "listen",
             "demo",
+            "bench",
             "doctor",
             "version",
         ]

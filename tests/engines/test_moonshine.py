@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from recordings import TRANSCRIPTS, recording_path, wheel_recording
-from vivavoce.engines import moonshine
-from vivavoce.engines.moonshine import MoonshineEngine, looped, read_pieces
+from vivavoce.engines import moonshine_model
+from vivavoce.engines.moonshine import MoonshineEngine, read_pieces
+from vivavoce.engines.moonshine_model import looped
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Clip
 
@@ -141,8 +142,8 @@ def stream(engine, samples, key):
 def test_drafts_save_steps_and_keep_the_words(engine, alone, monkeypatch):
     """Partials in a row need far fewer passes than fresh ones, and the last one says what the final says."""
     passes = []
-    run = moonshine._run
-    monkeypatch.setattr(moonshine, "_run", lambda *inputs: passes.append(1) or run(*inputs))
+    run = moonshine_model._run
+    monkeypatch.setattr(moonshine_model, "_run", lambda *inputs: passes.append(1) or run(*inputs))
     samples = PHRASES["cities"]
     drafted = stream(engine, samples, "d")
     with_drafts = len(passes)
@@ -191,13 +192,13 @@ def test_release_forgets(engine):
 
 def test_a_release_during_a_partial_wins(engine, monkeypatch):
     """A key released while its partial is being decoded is not kept afterwards."""
-    run = moonshine._run
+    run = moonshine_model._run
 
     def release_midway(*inputs):
         engine.release("p")
         return run(*inputs)
 
-    monkeypatch.setattr(moonshine, "_run", release_midway)
+    monkeypatch.setattr(moonshine_model, "_run", release_midway)
     assert engine.transcribe([partial(PHRASES["clone"])])[0].words
     assert engine._drafts == {}
 
@@ -232,7 +233,7 @@ def test_no_clips_give_no_hypotheses(engine):
 def test_a_failing_model_is_an_engine_error(monkeypatch):
     """The runtime's own error is the cause, and no text or audio is in the message."""
     broken = MoonshineEngine()
-    broken._decoder = broken._encoder
+    broken._model._decoder = broken._model._encoder
     with pytest.raises(EngineError, match="speech model failed") as caught:
         broken.transcribe([final(PHRASES["clone"])])
     assert caught.value.__cause__ is not None

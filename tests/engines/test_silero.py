@@ -41,6 +41,36 @@ def test_any_split_gives_the_same_bits(cuts):
     assert np.concatenate(parts).tobytes() == WHOLE.tobytes()
 
 
+MUTED = np.concatenate(
+    [FRAMES[:90], np.zeros((40, VAD.frame), np.float32), FRAMES[90:], np.full_like(FRAMES[:30], 0.1)]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, len(MUTED)), max_size=12))
+def test_any_split_of_a_muted_line_gives_the_same_bits(cuts):
+    """Digital silence changes nothing about that, and neither does storing the state at every cut."""
+    whole, _ = VAD.probabilities(MUTED, VAD.open())
+    state, parts = VAD.open(), []
+    for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), len(MUTED)], strict=True):
+        part, state = VAD.probabilities(MUTED[start:stop], VAD.load(VAD.save(state)))
+        parts.append(part)
+    assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_a_muted_line_costs_nothing_and_is_no_speech(monkeypatch):
+    """After half a second of digital silence the model rests; what is said later is heard as at the start."""
+    vad = SileroVad()
+    asked = []
+    hear = vad._hear
+    monkeypatch.setattr(vad, "_hear", lambda frames, state: asked.append(len(frames)) or hear(frames, state))
+    speech, state = vad.probabilities(np.zeros((1000, vad.frame), np.float32), vad.open())
+    assert sum(asked) == 16
+    assert speech.max() < 0.1
+    heard, _ = vad.probabilities(FRAMES, state)
+    assert heard.tobytes() == WHOLE.tobytes()
+
+
 def test_state_survives_pickling():
     """A channel goes on from a stored state as if nothing had happened."""
     _, state = VAD.probabilities(FRAMES[:100], VAD.open())

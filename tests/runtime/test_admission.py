@@ -135,6 +135,26 @@ async def test_finals_that_wait_too_long_keep_new_sessions_out(site: Site) -> No
     await site.until("decode", refused=False)
 
 
+async def test_partials_that_nobody_sees_keep_new_sessions_out(site: Site) -> None:
+    """However often a newer one takes the place of the one that waits."""
+
+    def ask(key: str) -> None:
+        clip = Clip(key=key, samples=np.zeros(160, np.float32), final=False)
+        site.pool.submit(Request(clip=clip, answer=lambda *_: None))
+
+    ask("s/first")
+    while site.pool.waiting["partial"]:
+        await asyncio.sleep(0)
+    ask("s/one")
+    await asyncio.sleep(0)
+    before = site.load.delays_s["partials"]
+    ask("s/one")
+    assert site.load.delays_s["partials"] >= before
+    await site.until("partials", refused=True)
+    site.engine.go_on.set()
+    await site.until("partials", refused=False)
+
+
 async def test_finals_of_sessions_that_catch_up_keep_nobody_out(site: Site) -> None:
     """After a crash they wait for all that is live, so that their waiting says nothing about the load."""
     for key in ("s/one", "s/two"):
@@ -155,9 +175,12 @@ async def test_load_is_known_before_the_models_are_loaded(site: Site) -> None:
 
 async def test_writes_that_wait_too_long_keep_new_sessions_out(site: Site) -> None:
     """A store that is stuck is noticed by what waits for it."""
-    async with site.store._turn:
-        site.journal.append(Write(session_id="x", audio_start=1), b"", lambda _: None)
-        await site.until("journal", refused=True)
+    go_on = threading.Event()
+    stuck = asyncio.get_running_loop().run_in_executor(site.store._writing, go_on.wait, PATIENCE_S)
+    site.journal.append(Write(session_id="x", audio_start=1), b"", lambda _: None)
+    await site.until("journal", refused=True)
+    go_on.set()
+    await stuck
 
 
 async def test_busy_ears_keep_new_sessions_out(site: Site) -> None:

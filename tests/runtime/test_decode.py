@@ -93,8 +93,24 @@ async def test_waiting_partials_are_replaced_and_batched() -> None:
         for key in ("a", "b", "a", "c"):
             asker.ask(key, final=False)
         gate.release(9)
-        assert await asker.got(4) == ["first", "b", "a", "c"]
-    assert engine.calls == [["first!"], ["b", "a", "c"]]
+        assert await asker.got(4) == ["first", "a", "b", "c"]
+    assert engine.calls == [["first!"], ["a", "b", "c"]]
+
+
+async def test_partials_leave_a_thread_to_the_finals() -> None:
+    """However many partials wait, a final that comes finds a worker, where there are two."""
+    gate = threading.Semaphore(0)
+    engine = ScriptedEngine(gate=gate)
+    async with pool(engine, threads=2) as asker:
+        for number in range(3 * engine.info.batch_size):
+            asker.ask(f"p{number}", final=False)
+        while not engine.calls:
+            await asyncio.sleep(0)
+        asker.ask("final", final=True)
+        while len(engine.calls) < 2:
+            await asyncio.sleep(0)
+        assert [key for batch in engine.calls for key in batch if key.endswith("!")] == ["final!"]
+        gate.release(99)
 
 
 async def test_a_final_takes_the_place_of_its_partial() -> None:

@@ -1,4 +1,4 @@
-"""Databases for the store's tests: SQLite files, and PostgreSQL where its server and asyncpg are installed."""
+"""Databases for the store's tests: SQLite files, and PostgreSQL where its server and psycopg are installed."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ def _postgres_programs() -> Path | None:
     """Give the folder of PostgreSQL's programs, if this machine and user can run a server."""
     initdb = shutil.which("initdb")
     users = {entry.pw_name for entry in pwd.getpwall()}
-    if initdb is None or find_spec("asyncpg") is None or (os.geteuid() == 0 and "postgres" not in users):
+    if initdb is None or find_spec("psycopg") is None or (os.geteuid() == 0 and "postgres" not in users):
         return None
     return Path(initdb).resolve().parent
 

@@ -90,7 +90,7 @@ async def test_many_writes_cost_few_statements(store: SqlStore) -> None:
     for record in records:
         await store.add_session(record)
     sent: list[str] = []
-    event.listen(store._writer.sync_engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    event.listen(store._writer, "before_cursor_execute", lambda *given: sent.append(given[2]))
     counts = []
     for seq, some in enumerate((records[:1], records)):
         sent.clear()
@@ -125,8 +125,8 @@ async def test_reads_do_not_wait_for_a_write(store: SqlStore) -> None:
     """While a write transaction is open, reads answer with the state before it."""
     record = session()
     await store.add_session(record)
-    async with store._writer.begin() as connection:
-        await connection.execute(text("UPDATE progress SET audio_bytes = 5"))
+    with store._writer.begin() as connection:
+        connection.execute(text("UPDATE progress SET audio_bytes = 5"))
         async with asyncio.timeout(5):
             assert await store.session(record.id) == record
             assert await store.list_sessions(owner=None, offset=0, limit=5, custom_metadata={"a": 1}) == []
@@ -316,9 +316,9 @@ async def test_deleting_does_not_wait_for_readers(store: SqlStore) -> None:
     record, other = session(), session()
     await store.add_session(record)
     await store.add_session(other)
-    async with store._reader.connect() as connection:
+    with store._reader.connect() as connection:
         # SQLite fixes what a transaction sees by its first read.
-        await connection.execute(text("SELECT count(*) FROM sessions"))
+        connection.execute(text("SELECT count(*) FROM sessions"))
         async with asyncio.timeout(5):
             await store.delete_session(record.id)
             await store.commit([Write(session_id=other.id, audio_bytes=1)])
@@ -351,9 +351,9 @@ async def test_sqlite_is_set_up(sqlite_file: Path, *, durable: bool, synchronous
         "secure_delete": 1,
     }
     for engine, query_only in ((store._writer, 0), (store._reader, 1)):
-        async with engine.connect() as connection:
+        with engine.connect() as connection:
             for name, value in {**expected, "query_only": query_only}.items():
-                assert (await connection.execute(text(f"PRAGMA {name}"))).scalar() == value, name
+                assert connection.execute(text(f"PRAGMA {name}")).scalar() == value, name
     await store.close()
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import vivavoce
-from vivavoce.cli import demo, doctor, keys, listen, serve, sessions, transcribe
+from vivavoce.cli import bench, demo, doctor, keys, listen, serve, sessions, transcribe
 from vivavoce.errors import InvalidConfig, VivavoceError
 
 INTERRUPTED = 130
@@ -51,6 +51,7 @@ serve.register(app)
 app.add_typer(keys.app, rich_help_panel="Server")
 app.add_typer(sessions.app, rich_help_panel="Server")
 doctor.register(app)
+bench.register(app)
 
 
 @app.command(rich_help_panel="More", epilog="Example: vivavoce version")

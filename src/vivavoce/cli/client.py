@@ -57,10 +57,9 @@ def server_client(url: str | None, key: str | None) -> Iterator[LiveV2Client]:
         yield connect(base, None)
 
 
-def connect(url: str, key: str | None) -> LiveV2Client:
-    """Give a client of the server at `url`; raises `ServerError` where none answers."""
+def base_url(url: str) -> str:
+    """Give the base URL of the server at `url`; raises `ServerError` where none answers."""
     import httpx
-    from gladiaio_sdk import GladiaClient
 
     base = (url if "://" in url else f"http://{url}").rstrip("/")
     parts = urlsplit(base)
@@ -72,6 +71,14 @@ def connect(url: str, key: str | None) -> LiveV2Client:
         httpx.get(f"{base}/health", timeout=10)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"no server answers at {base}: start one with `vivavoce serve`") from error
+    return base
+
+
+def connect(url: str, key: str | None) -> LiveV2Client:
+    """Give a client of the server at `url`; raises `ServerError` where none answers."""
+    from gladiaio_sdk import GladiaClient
+
+    base = base_url(url)
     return GladiaClient(api_url=base, api_key=key or "none").live_v2()
 
 

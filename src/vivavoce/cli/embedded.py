@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import IO
 
 from vivavoce.cli.serve import READY
+from vivavoce.config import ENV_PREFIX
 from vivavoce.errors import SetupError
 
 STOP_S = 20.0
@@ -22,14 +25,36 @@ STOP_S = 20.0
 _READY_LINE = re.compile(re.escape(READY) + r"(?P<url>https?://\S+) · data in (?P<directory>.+)")
 
 
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A running server: its base URL, its process and its data directory."""
+
+    url: str
+    pid: int
+    directory: str
+
+
 @contextmanager
 def embedded_server() -> Iterator[str]:
-    """Run a server for the block and give its base URL; nothing of it is left afterwards, however the block ends.
+    """Run a server for the block and give its base URL, as `embedded_process` does."""
+    with embedded_process() as server:
+        yield server.url
+
+
+@contextmanager
+def embedded_process(settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[Embedded]:
+    """Run a server for the block; nothing of it is left afterwards, however the block ends.
+
+    `settings` are names and values of `Settings`.
 
     It is a process of its own, so that a crash there is one clear error here, and out of the terminal's process group,
     so that Ctrl-C reaches this process only. It stops, and removes its data, when its standard input closes; that
     happens even if this process is killed. Raises `SetupError` where it does not start.
     """
+    variables = {f"{ENV_PREFIX}{name.upper()}": value for name, value in settings.items()}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "vivavoce", "serve", "--ephemeral", "--log-level", "warning"],
@@ -37,13 +62,13 @@ def embedded_server() -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             encoding="utf-8",
-            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"} | variables,
             start_new_session=True,
         )
         directory: str | None = None
         try:
             url, directory = _wait_until_ready(server, log)
-            yield url
+            yield Embedded(url=url, pid=server.pid, directory=directory)
         finally:
             _stop(server)
             if directory is not None:

@@ -1,9 +1,13 @@
-"""Voice activity by Silero v6, whose weights lie in the faster-whisper wheel."""
+"""Voice activity by Silero v6, whose weights lie in the faster-whisper wheel.
+
+Digital silence, one value over and over, is what a muted line sends for hours. Its first `_HEARD_SILENCE` frames are
+heard like all others; those after them are no speech without being heard, and what follows them begins anew.
+"""
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,15 +23,19 @@ onnxruntime.disable_telemetry_events()
 _FRAME = 512
 _CONTEXT = 64
 _HIDDEN = (1, 1, 128)
+_HEARD_SILENCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SileroState:
-    """A channel's place in the stream: the two recurrent states and the tail of the frame before."""
+    """A channel's place in the stream: the two recurrent states, the tail of the frame before, and how many frames of
+    digital silence came last, `_HEARD_SILENCE` for more.
+    """
 
     h: NDArray[np.float32]
     c: NDArray[np.float32]
     context: NDArray[np.float32]
+    silence: int = 0
 
 
 class SileroVad:
@@ -59,8 +67,24 @@ class SileroVad:
 
         Any split of the same frames into calls gives the same probabilities, bit for bit. `state` is left as it was.
         """
-        if not len(frames):
-            return np.zeros(0, np.float32), state
+        found = [np.zeros(0, np.float32)]
+        at = 0
+        silent = frames.min(1, initial=np.inf) == frames.max(1, initial=-np.inf)
+        while at < len(frames):
+            same = silent[at:] == silent[at]
+            size = len(same) if same.all() else int(same.argmin())
+            run, at = frames[at : at + size], at + size
+            heard = run[: _HEARD_SILENCE - state.silence] if silent[at - 1] else run
+            if len(heard):
+                speech, state = self._hear(heard, state)
+                state = replace(state, silence=state.silence + len(heard) if silent[at - 1] else 0)
+                found.append(speech)
+            if len(heard) < size:
+                state = replace(self.open(), silence=_HEARD_SILENCE)
+                found.append(np.zeros(size - len(heard), np.float32))
+        return np.concatenate(found), state
+
+    def _hear(self, frames: NDArray[np.float32], state: SileroState) -> tuple[NDArray[np.float32], SileroState]:
         tails = frames[:, -_CONTEXT:]
         contexts = np.concatenate([state.context[None], tails[:-1]])
         inputs = np.concatenate([contexts, frames], axis=1, dtype=np.float32)
@@ -70,16 +94,19 @@ class SileroVad:
             )
         except Exception as error:
             raise PluginError("the voice activity model failed") from error
-        return speech.reshape(-1), SileroState(h=h, c=c, context=tails[-1].copy())
+        return speech.reshape(-1), replace(state, h=h, c=c, context=tails[-1].copy())
 
     def save(self, state: SileroState) -> str:
         """Write a state as text."""
-        return b64encode(np.concatenate([state.h.ravel(), state.c.ravel(), state.context]).tobytes()).decode()
+        numbers = [state.h.ravel(), state.c.ravel(), state.context, np.array([state.silence], np.float32)]
+        return b64encode(np.concatenate(numbers).tobytes()).decode()
 
     def load(self, saved: str) -> SileroState:
         """Give back the state that `save` wrote."""
-        h, c, context = np.split(np.frombuffer(b64decode(saved), np.float32), [_HIDDEN[2], 2 * _HIDDEN[2]])
-        return SileroState(h=h.reshape(_HIDDEN), c=c.reshape(_HIDDEN), context=context)
+        ends = np.cumsum([_HIDDEN[2], _HIDDEN[2], _CONTEXT])
+        h, c, context, silence = np.split(np.frombuffer(b64decode(saved), np.float32), ends)
+        # States of older versions end before the count.
+        return SileroState(h=h.reshape(_HIDDEN), c=c.reshape(_HIDDEN), context=context, silence=int(silence.sum()))
 
 
 def _weights() -> Path:

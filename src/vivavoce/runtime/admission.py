@@ -2,7 +2,8 @@
 
 A refusal is immediate and says when to come again. Load is measured as delay, where work queues up: finals that wait
 for the decode pool, writes that wait for the journal, and a probe once a second through the event loop and the threads
-that hear. A session that would only wait is refused, so that those there are keep their latency.
+that hear. Partials have a limit of their own: they come last, so they wait long before anything else does. A session
+that would only wait is refused, so that those there are keep their latency.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Load:
         return {
             "decode": pool.oldest_s if pool is not None else 0.0,
             "speakers": pool.speakers_s if pool is not None else 0.0,
+            "partials": pool.unseen_s if pool is not None else 0.0,
             "journal": self._journal.oldest_s,
             "hearing": max(self._hearing_s, late_s),
         }
@@ -76,7 +78,9 @@ class Admission:
 
     def admit(self, owner: str, most: int | None, weight: int = 1) -> None:
         """Count one more session of an owner that may have `most`; raises `CapacityError` where that cannot be."""
-        slow = [part for part, delay_s in self._load.delays_s.items() if delay_s > self._settings.overload_delay]
+        usual = self._settings.overload_delay
+        limits = {"partials": min(self._settings.overload_partial_delay, usual)}
+        slow = [part for part, delay_s in self._load.delays_s.items() if delay_s > limits.get(part, usual)]
         if slow:
             metrics.REFUSALS.labels("load").inc()
             raise Unavailable(f"the server is overloaded ({', '.join(slow)})")

@@ -1,18 +1,24 @@
 """The one decode pool: every session's clips, the best order, a few threads.
 
 A free worker takes a final before any partial, the oldest first, and what catches up after a crash last. Finals are
-decoded alone unless the engine's batches are exact; partials that wait share a batch. A waiting partial is replaced by
-a newer one of the same utterance, so at most one per channel waits; finals wait as long as they must, and a session
-that has many out stops listening (see `Listener`). Each request is answered at most once, by a call on the event loop;
-a failure is answered with None.
+decoded alone unless the engine's batches are exact; partials that wait share a batch. A newer partial of the same
+utterance takes the place in the queue of one that waits, so at most one per channel waits and none is put off for ever;
+finals wait as long as they must, and a session that has many out stops listening (see `Listener`). Each request is
+answered at most once, by a call on the event loop; a failure is answered with None.
+
+Under load partials use all the time that is left. So they leave one thread to the finals, where there are several, and
+all threads here give way to those that take audio and hear it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +31,15 @@ from vivavoce.runtime import metrics
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 log = structlog.get_logger()
+
+NICE = 5
+"""How much lower than the event loop's the priority of decoding is, where the system has priorities of threads."""
+
+
+def _give_way() -> None:
+    if hasattr(os, "setpriority"):
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,13 +76,14 @@ class DecodePool:
         self.engine = engine
         self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_give_way)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
         self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
+        self._unseen_since: dict[str, float] = {}
         self._work = asyncio.Event()
-        self._resting = threads
+        self._free_for_partials = max(threads - 1, 1)
         self._tasks: set[asyncio.Task[Any]] = {
             asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)
         }
@@ -88,6 +104,12 @@ class DecodePool:
         """How long the oldest clip that waits to have its speakers told apart has been waiting."""
         return self._diarizer.oldest_s if self._diarizer is not None else 0.0
 
+    @property
+    def unseen_s(self) -> float:
+        """How long the utterance at the head of the queue has been waiting for a partial, however often replaced."""
+        oldest = next(iter(self._partials), None)
+        return time.monotonic() - self._unseen_since[oldest] if oldest is not None else 0.0
+
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
         for task in self._tasks:
@@ -97,24 +119,32 @@ class DecodePool:
 
     def submit(self, request: Request) -> None:
         """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
-        self._partials.pop(request.clip.key, None)
-        if request.late:
-            self._late[request] = None
-        elif request.clip.final:
-            self._finals[request] = None
-            # Telling voices apart takes longer than decoding and runs beside it.
-            self._listen(request)
-        else:
+        if not request.clip.final and not request.late:
             self._partials[request.clip.key] = request
+            self._unseen_since.setdefault(request.clip.key, request.asked_at)
+        else:
+            self._drop_partial(request.clip.key)
+            (self._late if request.late else self._finals)[request] = None
+            if not request.late:
+                # Telling voices apart takes longer than decoding and runs beside it.
+                self._listen(request)
         self._work.set()
 
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that still waits; one that is being decoded is answered all the same."""
-        self._finals.pop(request, None)
-        self._late.pop(request, None)
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request, and say whether it still waited; one that is being decoded is answered all the same."""
         self._voices.pop(request, None)
-        if self._partials.get(request.clip.key) is request:
-            del self._partials[request.clip.key]
+        for queue in (self._finals, self._late):
+            if request in queue:
+                del queue[request]
+                return True
+        if self._partials.get(request.clip.key) is not request:
+            return False
+        self._drop_partial(request.clip.key)
+        return True
+
+    def _drop_partial(self, key: str) -> Request | None:
+        self._unseen_since.pop(key, None)
+        return self._partials.pop(key, None)
 
     async def _worker(self) -> None:
         while True:
@@ -123,21 +153,22 @@ class DecodePool:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            self._resting -= 1
+            takes_partials = batch[0].kind == "partial" and not batch[0].late
+            self._free_for_partials -= takes_partials
             await self._decode(batch)
-            self._resting += 1
+            self._free_for_partials += takes_partials
 
     def _next_batch(self) -> list[Request]:
         info = self.engine.info
-        queue = self._finals or (None if self._partials else self._late)
-        if queue is not None:
-            size = info.batch_size if info.exact_batches else 1
-            batch = list(queue)[:size]
-            for request in batch:
-                del queue[request]
-            return batch
-        size = min(info.batch_size, -(-len(self._partials) // max(self._resting, 1)))
-        return [self._partials.pop(key) for key in list(self._partials)[:size]]
+        if self._partials and not self._finals and self._free_for_partials > 0:
+            size = min(info.batch_size, -(-len(self._partials) // self._free_for_partials))
+            return [each for key in list(self._partials)[:size] if (each := self._drop_partial(key))]
+        queue = self._finals or self._late
+        size = info.batch_size if info.exact_batches else 1
+        batch = list(queue)[:size]
+        for request in batch:
+            del queue[request]
+        return batch
 
     async def _decode(self, batch: list[Request]) -> None:
         started = time.perf_counter()

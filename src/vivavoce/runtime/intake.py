@@ -33,6 +33,9 @@ STORED_ACKS, MOST_STORED_ACKS = 64, 1024
 
 MAX_HEADER = 128 << 10
 
+LATEST_CHUNKS, LATEST_BYTES = 8, 64 << 10
+"""How many of the last chunks are kept in memory, and how long each may be."""
+
 
 class Intake:
     """Takes a session's bytes once, in order."""
@@ -61,6 +64,8 @@ class Intake:
         self._head = b""
         self._ack_ends: deque[int] = deque([0])
         self._acked_to = 0
+        self._on_their_way: deque[int] = deque()
+        self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_CHUNKS)
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
 
@@ -85,6 +90,13 @@ class Intake:
     def read(self, offset: int, size: int) -> bytes:
         """Give bytes that are durable; blocks."""
         return self._audio.read(self._session_id, offset, size)
+
+    def latest(self, offset: int, size: int) -> bytes | None:
+        """Give durable bytes if they are still in memory; does not block."""
+        pieces = [data for start, data in self._latest if offset <= start < offset + size]
+        found = b"".join(pieces)
+        starts_there = any(start == offset for start, _ in self._latest)
+        return found if starts_there and len(found) == size else None
 
     async def reopen(self) -> None:
         """Expect a new socket's stream, which may repeat what was not acknowledged to the client.
@@ -138,22 +150,30 @@ class Intake:
             self._head += data
             self.audio_start = header = self._header_size(self._head)
             self._head = b"" if header is not None else self._head
+        self._on_their_way.append(self.size)
         write = Write(
             session_id=self._session_id,
             audio_bytes=self.size,
             audio_start=header,
-            ack_ends=(*self._recent_ends(), self.size),
+            # Those on their way included: they are acknowledged before this write is.
+            ack_ends=(*self._recent_ends(), *self._on_their_way),
             epoch=self._epoch,
         )
+        if len(data) <= LATEST_BYTES:
+            self._latest.append((start, data))
         self._journal.append(write, data, partial(self._on_written, start, self.size))
 
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
         if error is not None:
             self.size = self.durable
+            self._latest.clear()
+            self._on_their_way.clear()
             self._failed(error)
             return
         self.durable = stop
         self._ack_ends.append(stop)
+        while self._on_their_way and self._on_their_way[0] <= stop:
+            self._on_their_way.popleft()
         while len(self._ack_ends) > REMEMBERED_ACKS and (
             self._ack_ends[0] < self._acked_to or len(self._ack_ends) > MOST_REMEMBERED_ACKS
         ):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,6 +24,9 @@ from vivavoce.plugins import AudioFiles, Store, Write
 from vivavoce.runtime import metrics
 
 log = structlog.get_logger()
+
+ROUND_S = 0.02
+"""How soon after a round the next may begin for audio alone, so that many sessions share it; other writes hurry it."""
 
 PATIENCE_S = 10.0
 RETRY_S = 0.25
@@ -52,7 +56,7 @@ class Journal:
         self._audio = audio
         self._waiting: list[_Entry] = []
         self._committing: list[_Entry] = []
-        self._some = asyncio.Event()
+        self._some, self._urgent = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="journal")
 
     def append(self, write: Write, audio: bytes, then: Then) -> None:
@@ -63,6 +67,8 @@ class Journal:
         """
         self._waiting.append(_Entry(write=write, audio=audio, then=then))
         self._some.set()
+        if not audio:
+            self._urgent.set()
 
     @property
     def waiting(self) -> int:
@@ -88,9 +94,14 @@ class Journal:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        begun = 0.0
         while True:
             await self._some.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), max(begun + ROUND_S - time.monotonic(), 0.0))
+            begun = time.monotonic()
             self._some.clear()
+            self._urgent.clear()
             group, self._waiting = self._waiting, []
             self._committing = group
             lost: dict[str, StoreError] = {}

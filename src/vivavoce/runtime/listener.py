@@ -163,9 +163,16 @@ class Listener:
         """Whether no final is out."""
         return not any(channel.busy for channel in self._channels)
 
-    async def hear(self, read: Callable[[], bytes]) -> None:
-        """Transcribe the next bytes of the stream, header excluded; `read` gives them and may block."""
-        await self._hear(lambda: self._decoder.feed(read()))
+    def may_wait(self, latest: bytes | None) -> bool:
+        """Whether these next bytes change nothing for anybody: digital silence while nobody speaks.
+
+        A muted line is then heard when it has grown out of memory, or with what comes after it.
+        """
+        return latest is not None and latest.count(latest[:1]) == len(latest) and self.settled
+
+    async def hear(self, read: Callable[[], bytes], latest: bytes | None = None) -> None:
+        """Transcribe the next bytes of the stream, header excluded: `latest`, or what `read` gives, which may block."""
+        await self._hear(lambda: self._decoder.feed(read() if latest is None else latest))
 
     async def flush(self) -> None:
         """Transcribe what is left at the end of the stream and close every utterance."""
@@ -214,8 +221,9 @@ class Listener:
                 case Ask():
                     self._ask(step)
                 case Withdraw(channel=channel, number=number):
-                    if request := self._asked.pop((channel, number), None):
-                        self._pool.withdraw(request)
+                    request = self._asked.get((channel, number))
+                    if request is not None and self._pool.withdraw(request):
+                        del self._asked[channel, number]
                 case _:
                     self._tell(step)
 

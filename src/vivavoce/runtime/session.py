@@ -326,7 +326,10 @@ class Session:
         if self._heard < stop:
             audio = self._options.audio
             size = min(stop - self._heard, round(HEARD_AT_ONCE_S * audio.sample_rate) * audio.frame_bytes)
-            await self._listener.hear(partial(self._intake.read, self._heard, size))
+            latest = self._intake.latest(self._heard, size)
+            if control is None and self._listener.may_wait(latest):
+                return False
+            await self._listener.hear(partial(self._intake.read, self._heard, size), latest)
             self._heard += size
             return True
         if control is None or control_at > self._heard or self._flushed:

@@ -8,7 +8,8 @@ An utterance's clip is `[onset - PREROLL, end of speech + TAIL)`, or to a forced
 clip before it. Asks for a final are made as soon as the endpointer tells a possible end of speech; if the segment then
 closes with the same clip, the answer is already there or on its way, otherwise it is withdrawn and the new clip asked
 for. So a final depends on its clip alone and never on which partials or guesses ran. While the segment is open, such an
-answer serves as a partial. Finals leave in segment order; an utterance without words leaves none.
+answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Finals
+leave in segment order; an utterance without words leaves none.
 
 A final leaves with the channel's state at the moment its segment closed. A new channel that is given this state and fed
 the same stream from `kept_from` on does and says from there what the first one did.
@@ -48,7 +49,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdraw:
-    """The answer to this ask is no longer wanted."""
+    """The answer to this ask is no longer worth any work; where it comes all the same, `resolve` knows what it is."""
 
     channel: int
     number: int
@@ -89,6 +90,7 @@ class _Guess:
     stop: int
     answer: Hypothesis | None = None
     answered: bool = False
+    withdrawn: bool = False
     state: ChannelState | None = None
 
 
@@ -166,6 +168,7 @@ class Channel:
                 continue
             for mark in self._endpointer.step(float(probability), blocks):
                 steps += self._on_mark(mark)
+            steps += self._withdraw_guess()
             steps += self._partial()
             self._forget()
         return steps
@@ -232,12 +235,22 @@ class Channel:
         if segment.guess is not None:
             if segment.guess.stop == stop:
                 return []
-            if not segment.guess.answered:
-                steps.append(Withdraw(channel=self._index, number=segment.guess.ask.number))
+            steps += self._withdraw(segment.guess)
         ask = self._ask(stop, final=True)
         segment.guess = _Guess(ask=ask, stop=stop)
         segment.asked_to = stop
         return [*steps, ask]
+
+    def _withdraw_guess(self) -> list[Step]:
+        """Withdraw the guess at a final once there is speech behind it."""
+        guess = self._segment.guess if self._segment else None
+        return self._withdraw(guess) if guess and self._endpointer.last_loud > guess.stop else []
+
+    def _withdraw(self, guess: _Guess) -> list[Step]:
+        if guess.answered or guess.withdrawn:
+            return []
+        guess.withdrawn = True
+        return [Withdraw(channel=self._index, number=guess.ask.number)]
 
     def _partial(self) -> list[Step]:
         segment, last_loud = self._segment, self._endpointer.last_loud

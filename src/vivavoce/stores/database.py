@@ -8,27 +8,26 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, make_url
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from vivavoce.errors import SetupError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_READERS = 4
+READERS = 4
 _BUSY_MS = 10_000
 # Writers of every session wait while the log is emptied; a reader in the way is left alone soon.
 _PATIENCE_MS = 200
-_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
-def make_engines(url: str, *, durable: bool) -> tuple[AsyncEngine, AsyncEngine]:
+def make_engines(url: str, *, durable: bool) -> tuple[Engine, Engine]:
     """Give an engine of one connection that writes and one of a few that read, neither of them connected yet."""
     target = _database_url(url)
     return _engine(target, writes=True, durable=durable), _engine(target, writes=False, durable=durable)
@@ -56,17 +55,16 @@ def failing_as(action: str) -> Iterator[None]:
         raise StoreError(f"cannot {action}: {_reason(error)}") from error
 
 
-async def empty_log(writer: AsyncEngine) -> bool:
+def empty_log(writer: Engine) -> bool:
     """Take what was deleted out of SQLite's log too; False where a reader still needs it. Nothing to do elsewhere."""
     if writer.dialect.name != "sqlite":
         return True
     busy = False
-    async with writer.connect() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
+    with writer.connect() as connection:
+        driver: Any = connection.connection.driver_connection
         # Not through SQLAlchemy, which would begin a transaction, and SQLite refuses this inside one.
         for pragma in (f"busy_timeout={_PATIENCE_MS}", "wal_checkpoint(TRUNCATE)", f"busy_timeout={_BUSY_MS}"):
-            async with driver.execute(f"PRAGMA {pragma}") as cursor:
-                rows = await cursor.fetchall()
+            rows = driver.execute(f"PRAGMA {pragma}").fetchall()
             if pragma.startswith("wal_checkpoint"):
                 busy = bool(rows[0][0])
     return not busy
@@ -77,17 +75,17 @@ def _database_url(text: str) -> URL:
         url = make_url(text)
     except SQLAlchemyError as error:
         raise SetupError("the database URL cannot be read; it looks like sqlite:///vivavoce.sqlite3") from error
-    url = url.set(drivername=_ASYNC_DRIVERS.get(url.drivername, url.drivername))
+    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     in_memory = not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
     if url.get_backend_name() == "sqlite" and in_memory:
         raise SetupError("the database must be a file: reading and writing connections share it")
     return url
 
 
-def _engine(url: URL, *, writes: bool, durable: bool) -> AsyncEngine:
-    engine = create_async_engine(
+def _engine(url: URL, *, writes: bool, durable: bool) -> Engine:
+    engine = create_engine(
         url,
-        pool_size=1 if writes else _READERS,
+        pool_size=1 if writes else READERS,
         max_overflow=0,
         pool_pre_ping=url.get_backend_name() != "sqlite",
         hide_parameters=True,
@@ -98,7 +96,7 @@ def _engine(url: URL, *, writes: bool, durable: bool) -> AsyncEngine:
     return engine
 
 
-def _prepare_sqlite(engine: AsyncEngine, url: URL, *, writes: bool, durable: bool) -> None:
+def _prepare_sqlite(engine: Engine, url: URL, *, writes: bool, durable: bool) -> None:
     if url.database and not url.database.startswith("file:"):
         os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
 
@@ -120,8 +118,8 @@ def _prepare_sqlite(engine: AsyncEngine, url: URL, *, writes: bool, durable: boo
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    event.listen(engine.sync_engine, "connect", connect)
-    event.listen(engine.sync_engine, "begin", begin)
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
 
 
 def _reason(error: BaseException) -> str:

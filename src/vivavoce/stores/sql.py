@@ -1,34 +1,36 @@
 """The store on a relational database: SQLite by default, PostgreSQL by URL.
 
-One connection writes and a few read. Writes take turns, so that a transaction is never refused because of another one
-of this process; SQLite's write-ahead log (WAL) and PostgreSQL's row versions let reads go on meanwhile.
+One thread with one connection writes and a few others read, each call as one piece of work: going back to the event
+loop between statements would cost it more than the statements cost the database. With one writer, a transaction is
+never refused because of another one of this process; SQLite's write-ahead log (WAL) and PostgreSQL's row versions let
+reads go on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
 from vivavoce.model import ApiKey, Control, Kind, Lane, SessionRecord, Snapshot, Status, Utterance, Word
 from vivavoce.stores import findings as found
 from vivavoce.stores import outbox as owed
-from vivavoce.stores.database import empty_log, failing_as, make_engines, setup_failing
+from vivavoce.stores.database import READERS, empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
 from vivavoce.stores.schema import api_keys, controls, finals, findings, messages, outbox, progress, sessions, snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Connection, Engine, Executable
 
     from vivavoce.model import Delivery, DeliveryReport, Finding, Outcome
     from vivavoce.plugins import Write
@@ -46,11 +48,12 @@ _NEWEST_FIRST = (sessions.c.created_at.desc(), sessions.c.id.desc())
 class SqlStore:
     """`vivavoce.plugins.Store` on a relational database; belongs to the event loop that opened it."""
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, writer: Engine, reader: Engine) -> None:
         self._writer = writer
         self._reader = reader
-        self._turn = asyncio.Lock()
-        self._running: set[asyncio.Task[Any]] = set()
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._running: set[asyncio.Future[Any]] = set()
         self._closed = self._emptying = False
 
     @classmethod
@@ -64,10 +67,8 @@ class SqlStore:
         with setup_failing(url):
             store = cls(*make_engines(url, durable=durable))
             try:
-                async with store._writer.begin() as connection:
-                    await connection.run_sync(upgrade)
-                # A process that died may have left there what was deleted since.
-                await empty_log(store._writer)
+                # A process that died may have left in the log what was deleted since.
+                await asyncio.get_running_loop().run_in_executor(store._writing, store._prepare)
             except BaseException:
                 await store.close()
                 raise
@@ -75,10 +76,18 @@ class SqlStore:
 
     async def close(self) -> None:
         """Close the database when the calls that have begun are done; later ones raise `StoreError`."""
+        if self._closed:
+            return
         self._closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._reader.dispose()
-        await self._writer.dispose()
+        for engine, threads in ((self._reader, self._reading), (self._writer, self._writing)):
+            await asyncio.get_running_loop().run_in_executor(threads, engine.dispose)
+            threads.shutdown()
+
+    def _prepare(self) -> None:
+        with self._writer.begin() as connection:
+            upgrade(connection)
+        empty_log(self._writer)
 
     async def add_session(self, record: SessionRecord, deliveries: Sequence[Delivery] = ()) -> None:
         """Keep a new session, with what it owes from the start; its id and token hash must be new."""
@@ -138,11 +147,11 @@ class SqlStore:
         chosen = select(sessions.c.id).where(*filters).order_by(*_NEWEST_FIRST)
         offset, limit = min(offset, _LARGEST), min(limit, _LARGEST)
 
-        async def read(connection: AsyncConnection) -> list[SessionRecord]:
+        def read(connection: Connection) -> list[SessionRecord]:
             if not custom_metadata:
-                return await _records_of(connection, chosen.offset(offset).limit(limit))
-            found = await _matching_ids(connection, chosen, dict(custom_metadata), offset, limit)
-            parts = [await _records_of(connection, ids) for ids in _slices(found)]
+                return _records_of(connection, chosen.offset(offset).limit(limit))
+            found = _matching_ids(connection, chosen, dict(custom_metadata), offset, limit)
+            parts = [_records_of(connection, ids) for ids in _slices(found)]
             return [record for part in parts for record in part]
 
         return await self._read("list sessions", read)
@@ -163,14 +172,13 @@ class SqlStore:
         SQLite overwrites what it deletes, and its log is emptied: now, or as soon as no reader holds it any more.
         """
 
-        async def remove() -> bool:
-            async with self._turn:
-                async with self._writer.begin() as connection:
-                    for some in _slices(session_ids):
-                        await connection.execute(delete(sessions).where(sessions.c.id.in_(some)))
-                return await empty_log(self._writer)
+        def remove() -> bool:
+            with self._writer.begin() as connection:
+                for some in _slices(session_ids):
+                    connection.execute(delete(sessions).where(sessions.c.id.in_(some)))
+            return empty_log(self._writer)
 
-        if not await self._apart("delete sessions", remove) and not self._emptying:
+        if not await self._apart("delete sessions", self._writing, remove) and not self._emptying:
             self._emptying = True
             task = asyncio.create_task(self._empty_log(), name="store: empty the log")
             self._running.add(task)
@@ -181,9 +189,8 @@ class SqlStore:
         try:
             while not self._closed:
                 await asyncio.sleep(_EMPTY_AGAIN_S)
-                async with self._turn:
-                    if await empty_log(self._writer):
-                        return
+                if await asyncio.get_running_loop().run_in_executor(self._writing, empty_log, self._writer):
+                    return
         except (SQLAlchemyError, OSError, ValueError):
             # The next deletion tries again, as does the next start.
             return
@@ -207,20 +214,20 @@ class SqlStore:
         if not writes:
             return
 
-        async def apply(connection: AsyncConnection) -> None:
-            await _lock_sessions(connection, writes)
+        def apply(connection: Connection) -> None:
+            _lock_sessions(connection, writes)
             for statement, rows in _statements(writes):
-                await connection.execute(statement, rows)
+                connection.execute(statement, rows)
 
         await self._write("commit", apply)
 
     async def take_over(self, session_id: str) -> int:
         """Make this process the session's only writer and give the session's new epoch."""
 
-        async def change(connection: AsyncConnection) -> int:
+        def change(connection: Connection) -> int:
             own = sessions.c.id == session_id
-            await connection.execute(update(sessions).where(own).values(epoch=sessions.c.epoch + 1))
-            return int((await connection.execute(select(sessions.c.epoch).where(own))).scalar_one())
+            connection.execute(update(sessions).where(own).values(epoch=sessions.c.epoch + 1))
+            return int(connection.execute(select(sessions.c.epoch).where(own)).scalar_one())
 
         return await self._write("take over a session", change)
 
@@ -268,8 +275,8 @@ class SqlStore:
         if not outcomes:
             return
 
-        async def note(connection: AsyncConnection) -> None:
-            await connection.execute(*owed.note_outcomes(outcomes))
+        def note(connection: Connection) -> None:
+            connection.execute(*owed.note_outcomes(outcomes))
 
         await self._write("note deliveries", note)
 
@@ -307,8 +314,8 @@ class SqlStore:
         return await self._change("revoke a key", change.values(revoked_at=at)) == 1
 
     async def _rows(self, action: str, query: Select[Any]) -> Sequence[RowMapping]:
-        async def read(connection: AsyncConnection) -> Sequence[RowMapping]:
-            rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+        def read(connection: Connection) -> Sequence[RowMapping]:
+            rows: Sequence[RowMapping] = connection.execute(query).mappings().all()
             return rows
 
         return await self._read(action, read)
@@ -316,37 +323,34 @@ class SqlStore:
     async def _change(self, action: str, *statements: Executable) -> int:
         """Run statements in one transaction and count the rows that the last one touched."""
 
-        async def change(connection: AsyncConnection) -> int:
-            return [(await connection.execute(statement)).rowcount for statement in statements][-1]
+        def change(connection: Connection) -> int:
+            return [connection.execute(statement).rowcount for statement in statements][-1]
 
         return await self._write(action, change)
 
-    async def _read(self, action: str, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        async def read() -> _T:
-            async with self._reader.connect() as connection:
-                return await work(connection)
+    async def _read(self, action: str, work: Callable[[Connection], _T]) -> _T:
+        def read() -> _T:
+            with self._reader.connect() as connection:
+                return work(connection)
 
-        return await self._apart(action, read)
+        return await self._apart(action, self._reading, read)
 
-    async def _write(self, action: str, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        async def write() -> _T:
-            async with self._turn, self._writer.begin() as connection:
-                return await work(connection)
+    async def _write(self, action: str, work: Callable[[Connection], _T]) -> _T:
+        def write() -> _T:
+            with self._writer.begin() as connection:
+                return work(connection)
 
-        return await self._apart(action, write)
+        return await self._apart(action, self._writing, write)
 
-    async def _apart(self, action: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Work in a task of its own, which goes on when the caller is cancelled.
-
-        A connection that is abandoned in the middle of a statement keeps its locks until the driver comes back to it.
-        """
+    async def _apart(self, action: str, threads: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        """Work on a thread, to the end even when the caller is cancelled."""
         if self._closed:
             raise StoreError("the store is closed")
-        task = asyncio.create_task(work(), name=f"store: {action}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        working = asyncio.get_running_loop().run_in_executor(threads, work)
+        self._running.add(working)
+        working.add_done_callback(self._running.discard)
         with failing_as(action):
-            return await asyncio.shield(task)
+            return await asyncio.shield(working)
 
 
 def contains_metadata(stored: Any, wanted: Any) -> bool:
@@ -393,20 +397,20 @@ def _word(text: str, start: float, end: float, confidence: float, speaker: int |
     return Word(text=text, start=start, end=end, confidence=confidence, speaker=speaker)
 
 
-async def _records_of(connection: AsyncConnection, ids: Select[Any] | Sequence[str]) -> list[SessionRecord]:
+def _records_of(connection: Connection, ids: Select[Any] | Sequence[str]) -> list[SessionRecord]:
     query = _records().where(sessions.c.id.in_(ids)).order_by(*_NEWEST_FIRST)
-    return [_record(row) for row in (await connection.execute(query)).mappings()]
+    return [_record(row) for row in connection.execute(query).mappings()]
 
 
-async def _matching_ids(
-    connection: AsyncConnection, chosen: Select[Any], wanted: dict[str, Any], offset: int, limit: int
+def _matching_ids(
+    connection: Connection, chosen: Select[Any], wanted: dict[str, Any], offset: int, limit: int
 ) -> list[str]:
     found: list[str] = []
     if limit == 0:
         return found
     scan = chosen.add_columns(sessions.c.custom_metadata).execution_options(yield_per=_SCAN_ROWS)
-    async with connection.stream(scan) as rows:
-        async for row in rows:
+    with connection.execute(scan) as rows:
+        for row in rows:
             if not contains_metadata(row.custom_metadata, wanted):
                 continue
             if offset > 0:
@@ -418,12 +422,12 @@ async def _matching_ids(
     return found
 
 
-async def _lock_sessions(connection: AsyncConnection, writes: Sequence[Write]) -> None:
+def _lock_sessions(connection: Connection, writes: Sequence[Write]) -> None:
     """Hold the sessions' rows for the transaction, and check that they are there and still this process's."""
     epochs: dict[str, int] = {}
     for some in _slices(sorted({write.session_id for write in writes})):
         query = select(sessions.c.id, sessions.c.epoch).where(sessions.c.id.in_(some)).order_by(sessions.c.id)
-        epochs |= {row.id: row.epoch for row in await connection.execute(query.with_for_update())}
+        epochs |= {row.id: row.epoch for row in connection.execute(query.with_for_update())}
     for write in writes:
         if write.session_id not in epochs:
             raise StoreError("cannot commit: there is no such session")

@@ -55,6 +55,7 @@ MAX_MESSAGE_BYTES = 1_000_000
 
 _MAX_REASON_CHARS = 500
 _MAX_SHOWN_CHARS = 40
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class CloseCode(IntEnum):
@@ -303,7 +304,7 @@ def _shown(name: str) -> str:
 
 
 def _text(body: dict[str, Any]) -> str:
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _ENCODER.encode(body)
     # A lone surrogate can be written as JSON but not sent as UTF-8; a question mark in its place can.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 

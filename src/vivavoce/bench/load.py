@@ -1,0 +1,292 @@
+"""The load: paced live sessions over real sockets, against any server that speaks the protocol.
+
+Chunk k of a session is sent at `start + k * chunk_s` by the clock, so no delay adds up; chunks that are overdue go at
+once. Sessions start one after another over `stagger_s`. The moment at which an utterance closed is the `created_at` of
+its `speech_end` where the server shares this machine's clock; elsewhere it is that message's arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic_core import from_json
+from websockets.exceptions import InvalidHandshake
+
+from vivavoce.bench.conversation import Conversation, Format, chunks, encode
+from vivavoce.bench.lags import Heard, Pace, Shown
+from vivavoce.bench.socket import TEXT, Socket, frame
+from vivavoce.bench.usage import Look, look
+from vivavoce.bench.words import words
+from vivavoce.errors import VivavoceError
+
+DRAIN_S = 60.0
+"""How long a server may take to finish a session after its last audio."""
+
+WANTED = {
+    "receive_partial_transcripts": True,
+    "receive_final_transcripts": True,
+    "receive_speech_events": True,
+    "receive_acknowledgments": True,
+    "receive_lifecycle_events": True,
+    "receive_post_processing_events": False,
+}
+
+_STOP = frame(b'{"type":"stop_recording"}', TEXT)
+_LOOK_S = 1.0
+_AHEAD_S = 0.5
+_SLACK_S = 0.3
+
+
+class BenchError(VivavoceError):
+    """The bench cannot measure what it was asked to."""
+
+    code = "bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server under test; `pid` is known of one on this machine only."""
+
+    url: str
+    key: str | None = None
+    pid: int | None = None
+
+    @property
+    def shares_clock(self) -> bool:
+        """Whether the server's clock is ours."""
+        return urlsplit(self.url).hostname in {"localhost", "127.0.0.1", "::1"}
+
+    def client(self) -> httpx.AsyncClient:
+        """Give a client for the REST side."""
+        headers = {"x-gladia-key": self.key or "none"}
+        limits = httpx.Limits(max_connections=64)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30, limits=limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pacing:
+    """How sessions are played."""
+
+    form: Format = Format.PCM16K
+    chunk_s: float = 0.1
+    stagger_s: float = 5.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a whole chunk."""
+        return round(self.form.rate * self.chunk_s) * self.form.sample_bytes
+
+
+@dataclass(kw_only=True, eq=False)
+class Run:
+    """What a run of some sessions brought, and what the server's process tree used meanwhile."""
+
+    heard: list[Heard] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    busy: list[Look] = field(default_factory=list)
+    given_up: bool = False
+
+
+class System(Protocol):
+    """Something that transcribes conversations played to it."""
+
+    def __call__(
+        self,
+        talks: Sequence[Conversation],
+        pacing: Pacing,
+        *,
+        progress: Callable[[float], None] = ...,
+        hopeless: Callable[[Sequence[Heard]], bool] = ...,
+    ) -> Run:
+        """Play one session for each conversation at the same time, as `play` does, and give what they brought."""
+
+
+class _Session:
+    """One session's messages."""
+
+    def __init__(self, heard: Heard, chunk_bytes: int, run: Run, *, shares_clock: bool) -> None:
+        self._heard, self._run = heard, run
+        self._chunk_bytes = chunk_bytes
+        # From the clock of arrivals to that of messages.
+        self._ahead_s = time.time() - time.monotonic() if shares_clock else None
+        self._closed: list[tuple[float, float, float]] = []
+        self._speech_start = 0.0
+        self.ended = False
+
+    def take(self, at: float, text: bytes) -> None:
+        """Take one message that came `at`."""
+        message = from_json(text)
+        data = message.get("data")
+        match message["type"]:
+            case "audio_chunk":
+                self._take_ack(at, message)
+            case "transcript":
+                self._take_transcript(at, data)
+            case "speech_start":
+                self._speech_start = data["time"]
+            case "speech_end":
+                happened = at if self._ahead_s is None else _moment(message["created_at"]) - self._ahead_s
+                self._closed.append((self._speech_start, data["time"], happened))
+            case "end_session":
+                self.ended = True
+            case "error":
+                self._run.problems.append(str(data["code"]))
+
+    def _take_ack(self, at: float, message: Mapping[str, Any]) -> None:
+        if not message["acknowledged"]:
+            self._run.problems.append("audio refused")
+            return
+        start, stop = message["data"]["byte_range"]
+        for chunk in range(start // self._chunk_bytes, -(-stop // self._chunk_bytes)):
+            self._heard.ack_lags.append(at - self._heard.pace.due(chunk))
+
+    def _take_transcript(self, at: float, data: Mapping[str, Any]) -> None:
+        said = data["utterance"]
+        shown = Shown(
+            at=at,
+            utterance=data["id"],
+            words=tuple(words(said["text"])),
+            start=said["start"],
+            end=said["end"],
+            final=data["is_final"],
+        )
+        self._heard.shown.append(shown)
+        if shown.final:
+            middle = (shown.start + shown.end) / 2
+            closed = [moment for start, end, moment in self._closed if start - _SLACK_S <= middle <= end + _SLACK_S]
+            self._heard.decision_lags.extend(at - moment for moment in closed[-1:])
+
+
+def _moment(created_at: str) -> float:
+    return datetime.fromisoformat(created_at).timestamp()
+
+
+async def play(
+    target: Target,
+    talks: Sequence[Conversation],
+    pacing: Pacing,
+    *,
+    progress: Callable[[float], None] = lambda _: None,
+    hopeless: Callable[[Sequence[Heard]], bool] = lambda _: False,
+) -> Run:
+    """Play one session for each conversation, and give what they brought.
+
+    `progress` is told about once a second how many seconds of the longest session are over; where `hopeless` says so,
+    the sessions are stopped early.
+    """
+    frames = [[frame(c) for c in chunks(encode(t.samples, pacing.form), pacing.form, pacing.chunk_s)] for t in talks]
+    begin = time.monotonic() + _AHEAD_S
+    starts = [begin + pacing.stagger_s * i / len(talks) for i in range(len(talks))]
+    async with target.client() as http:
+        load = _Load(target, pacing, http)
+        parts = zip(talks, frames, starts, strict=True)
+        everyone = asyncio.gather(*(load.play(talk, sent, start) for talk, sent, start in parts))
+        steady = (begin + pacing.stagger_s, begin + min(talk.duration_s for talk in talks))
+        try:
+            while not everyone.done():
+                load.look(steady)
+                progress(time.monotonic() - begin)
+                if not load.run.given_up and hopeless(load.run.heard):
+                    load.run.given_up = True
+                await asyncio.wait([everyone], timeout=_LOOK_S)
+            load.look(steady)
+            everyone.result()
+        finally:
+            everyone.cancel()
+            with suppress(asyncio.CancelledError):
+                await everyone
+    return load.run
+
+
+class _Load:
+    """The sessions of one run."""
+
+    def __init__(self, target: Target, pacing: Pacing, http: httpx.AsyncClient) -> None:
+        self._target, self._pacing, self._http = target, pacing, http
+        self.run = Run()
+
+    def look(self, steady: tuple[float, float]) -> None:
+        """Look at the server; all sessions run between the moments of `steady`."""
+        if self._target.pid is not None:
+            self.run.looks.append(seen := look(self._target.pid))
+            if steady[0] <= seen.at <= steady[1]:
+                self.run.busy.append(seen)
+
+    async def play(self, talk: Conversation, frames: Sequence[bytes], start: float) -> None:
+        """Play one session to its end."""
+        await asyncio.sleep(start - _AHEAD_S - time.monotonic())
+        url = await open_session(self._http, self._pacing, self.run)
+        if url is None:
+            return
+        early: list[tuple[float, bytes]] = []
+        try:
+            socket = await Socket.connect(url, lambda at, text: early.append((at, text)))
+        except (OSError, InvalidHandshake) as error:
+            self.run.refused.append(f"socket: {type(error).__name__}")
+            return
+        try:
+            await self._play(socket, talk, frames, start, early)
+        finally:
+            socket.abort()
+
+    async def _play(
+        self,
+        socket: Socket,
+        talk: Conversation,
+        frames: Sequence[bytes],
+        start: float,
+        early: Sequence[tuple[float, bytes]],
+    ) -> None:
+        pacing = self._pacing
+        heard = Heard(played=talk, pace=Pace(start=max(start, time.monotonic()), chunk_s=pacing.chunk_s))
+        session = _Session(heard, pacing.chunk_bytes, self.run, shares_clock=self._target.shares_clock)
+        for at, text in early:
+            session.take(at, text)
+        socket.on_message = session.take
+        self.run.heard.append(heard)
+        await _send(socket, heard.pace, frames, self.run)
+        socket.write(_STOP)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(socket.closed.wait(), DRAIN_S)
+        if not session.ended:
+            self.run.problems.append(f"not finished (closed with {socket.close_code})")
+
+
+async def _send(socket: Socket, pace: Pace, frames: Sequence[bytes], run: Run) -> None:
+    for chunk, data in enumerate(frames):
+        due = pace.due(chunk)
+        early_s = due - time.monotonic()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+        if run.given_up or socket.closed.is_set():
+            return
+        run.late_s.append(time.monotonic() - due)
+        socket.write(data)
+
+
+async def open_session(http: httpx.AsyncClient, pacing: Pacing, run: Run) -> str | None:
+    """Make a session and give the address of its socket, or None where it was refused."""
+    request = {**pacing.form.request, "messages_config": WANTED, **pacing.options}
+    try:
+        response = await http.post("/v2/live", json=request)
+    except httpx.HTTPError as error:
+        run.refused.append(type(error).__name__)
+        return None
+    if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}:
+        raise BenchError(f"the server refused the session: {response.json().get('message', response.status_code)}")
+    if response.status_code != httpx.codes.CREATED:
+        run.refused.append(str(response.status_code))
+        return None
+    return str(response.json()["url"])

@@ -1,0 +1,103 @@
+"""Results for people: a table, and a plot of latency against the number of streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from vivavoce.bench.lags import ACK, COVERAGE, DECISION, FINAL, WORD, percentiles
+from vivavoce.bench.result import Limits, Result
+from vivavoce.errors import SetupError
+
+_NAMES = {
+    WORD: "word lag",
+    COVERAGE: "coverage lag",
+    FINAL: "final lag",
+    DECISION: "decision lag",
+    ACK: "ack lag",
+}
+
+
+def table(results: Sequence[Result], title: str) -> Table:
+    """Lay out results side by side, one column for each number of streams."""
+    shown = Table(title=title, title_justify="left", header_style="dim")
+    shown.add_column("streams")
+    for result in results:
+        shown.add_column(str(result.streams), justify="right")
+    for name, label in _NAMES.items():
+        if any(result.measured.lags[name] for result in results):
+            shown.add_row(f"{label}, p50/p95/p99 ms", *(_lag(result.measured.lags[name]) for result in results))
+    shown.add_section()
+    shown.add_row("word error rate, finals", *(f"{100 * r.error_rate:.1f} %" for r in results))
+    shown.add_row("turns, of them unanswered", *(f"{r.measured.turns}, {r.measured.unanswered}" for r in results))
+    shown.add_row("partials a second of speech", *(f"{r.partial_rate:.2f}" for r in results))
+    shown.add_row("rewrites a word", *(f"{r.rewrites:.2f}" for r in results))
+    shown.add_row("final lag, later half - earlier, ms", *(f"{r.measured.final_trend_s * 1000:+.0f}" for r in results))
+    if any(result.usage for result in results):
+        shown.add_section()
+        _add_usage(shown, results)
+    shown.add_section()
+    shown.add_row("chunks sent late by, p99 ms", *(f"{r.late_p99_s * 1000:.0f}" for r in results))
+    shown.add_row("refused, problems", *(f"{len(r.refused)}, {len(r.problems)}" for r in results))
+    return shown
+
+
+def _add_usage(shown: Table, results: Sequence[Result]) -> None:
+    used = [(result, result.usage) for result in results]
+    shown.add_row("CPU a stream, cores", *(f"{u.cores_per_stream:.3f}" if u else "-" for _, u in used))
+    shown.add_row("memory a stream, MiB", *(f"{u.memory_mb_per_stream:.1f}" if u else "-" for _, u in used))
+    shown.add_row("memory in all, MiB", *(f"{u.memory_mb:.0f}" if u else "-" for _, u in used))
+    shown.add_row("audio a CPU second, s", *(_figure(r.audio_per_cpu) for r, _ in used))
+    shown.add_row("speech decoded a CPU second, s", *(_figure(r.speech_per_cpu) for r, _ in used))
+    shown.add_row("all cores idle", *(f"{100 * u.idle:.0f} %" if u else "-" for _, u in used))
+
+
+def _lag(lags: Sequence[float]) -> str:
+    return " / ".join("-" if math.isnan(value) else f"{value * 1000:.0f}" for value in percentiles(lags))
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def require_plots() -> None:
+    """Raise `SetupError` where plots cannot be drawn."""
+    try:
+        import matplotlib as mpl  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise SetupError("plots need matplotlib: pip install 'vivavoce[bench]'") from error
+
+
+def plot(path: Path, systems: Mapping[str, Sequence[Result]], limits: Mapping[str, Limits]) -> None:
+    """Draw lags against streams as SVG, PNG or what else the ending of `path` says.
+
+    `systems` are results by name; where `limits` has that name, what the rule of capacity allows is drawn too.
+    """
+    require_plots()
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), (WORD, COVERAGE, FINAL), strict=True):
+        for color, (system, results) in zip(("C0", "C1", "C2"), systems.items(), strict=False):
+            measured = [result for result in results if result.measured.lags[name]]
+            streams = [result.streams for result in measured]
+            points = [percentiles(result.measured.lags[name]) for result in measured]
+            for index, (label, style) in enumerate((("p50", "-"), ("p95", "--"), ("p99", ":"))):
+                values = [point[index] * 1000 for point in points]
+                axes.plot(streams, values, style, color=color, marker=".", label=f"{system} {label}")
+            if system in limits and name in {WORD, FINAL}:
+                limit_s = limits[system].word_p95_s if name == WORD else limits[system].final_p95_s
+                axes.axhline(limit_s * 1000, color=color, linewidth=0.6, alpha=0.6)
+        axes.set_title(_NAMES[name])
+        axes.set_xlabel("streams")
+        axes.set_ylabel("ms")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small")
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise SetupError(f"{path}: cannot be drawn: {error}") from error

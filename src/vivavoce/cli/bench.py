@@ -1,0 +1,337 @@
+"""`vivavoce bench`: how fast a server is, with how many live streams, and at which accuracy."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import vivavoce
+from vivavoce.cli.client import Key
+from vivavoce.errors import SetupError, VivavoceError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vivavoce.bench.capacity import Capacity
+    from vivavoce.bench.corpus import Turn
+    from vivavoce.bench.load import Pacing, System, Target
+    from vivavoce.bench.result import Limits, Result
+
+SEARCH_S = 345.0
+"""How long one search for the capacity may take; two of them and their warming up end within twelve minutes."""
+
+WARM_UP_S = 5.0
+
+ALONE_S = 60.0
+"""Least length of the run with one stream that a search measures others by."""
+
+
+class Chunk(StrEnum):
+    """Milliseconds of audio in one message."""
+
+    SHORT = "20"
+    LONG = "100"
+
+
+class Form(StrEnum):
+    """How audio is encoded."""
+
+    PCM16K = "pcm16k"
+    ULAW8K = "ulaw8k"
+
+
+class Rival(StrEnum):
+    """What to compare with."""
+
+    MOONSHINE = "moonshine"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    epilog = (
+        "Examples:\n\n"
+        "vivavoce bench 1 4 8\n\n"
+        "vivavoce bench --find-capacity --vs moonshine --json bench.json --plot bench.svg\n\n"
+        "vivavoce bench 4 --chunk 20 --format ulaw8k --set min_silence=0"
+    )
+    app.command("bench", epilog=epilog, rich_help_panel="More")(bench)
+
+
+def bench(
+    streams: Annotated[list[int] | None, typer.Argument(min=1, help="Numbers of streams to run; 1 by default.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", "--url", metavar="URL", help="A running server; by default one is started."),
+    ] = None,
+    key: Key = None,
+    pid: Annotated[
+        int | None, typer.Option(help="Process of the running server, to measure its CPU and memory.")
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help='Recordings: a JSON list of {"file": …, "transcript": …}.'),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Length of each stream, at least.")] = 35.0,
+    chunk: Annotated[Chunk, typer.Option(help="Milliseconds of audio in a message.")] = Chunk.LONG,
+    form: Annotated[Form, typer.Option("--format", help="Encoding of the audio.")] = Form.PCM16K,
+    stagger: Annotated[float, typer.Option(min=0, help="Seconds over which the streams start.")] = 5.0,
+    endpointing: Annotated[float | None, typer.Option(help="Seconds of silence that end an utterance.")] = None,
+    maximum_duration: Annotated[float | None, typer.Option(help="Longest utterance, in seconds.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the server that is started.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What is said when follows from it.")] = 0,
+    find_capacity: Annotated[
+        bool, typer.Option("--find-capacity", help="Search for the largest number of streams that is held.")
+    ] = False,
+    vs: Annotated[Rival | None, typer.Option(help="Put this through the same, and print ratios.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw latency against streams, as .svg or .png.")
+    ] = None,
+) -> None:
+    """Measure latency, accuracy and cost with live streams over real sockets.
+
+    Starts a server of its own, or takes a running one, and plays conversations to it at the pace of speech: recordings
+    with known words, each followed by as much quiet. Shows how long words and finals take to come, how many words are
+    wrong, and what each stream costs.
+    """
+    from rich.console import Console
+
+    from vivavoce.bench.load import Pacing
+    from vivavoce.bench.report import require_plots
+
+    for path in (json_path, plot_path):
+        _require_writable(path)
+    if plot_path is not None:
+        require_plots()
+    if server is not None and settings:
+        raise SetupError("--set is for a server that is started; a running one keeps its settings")
+    options = {"endpointing": endpointing, "maximum_duration_without_endpointing": maximum_duration}
+    pacing = Pacing(
+        form=_form(form),
+        chunk_s=int(chunk.value) / 1000,
+        stagger_s=stagger,
+        options={name: value for name, value in options.items() if value is not None},
+    )
+    console = Console(highlight=False)
+    counts = sorted(set(streams or [1]))
+    with _target(console, server, key, pid, _parse(settings or [])) as target:
+        session = _Bench(console=console, pacing=pacing, seconds=seconds, seed=seed, audio=audio)
+        _measure(session, "vivavoce", _live(target), find_capacity=find_capacity, counts=counts)
+    if vs is not None:
+        from vivavoce.bench.moonshine import transcriber
+
+        with transcriber() as rival:
+            _measure(session, vs.value, rival, find_capacity=find_capacity, counts=counts)
+        session.compare(vs.value)
+    session.write(json_path, plot_path)
+
+
+def _form(form: Form) -> Any:
+    from vivavoce.bench.conversation import Format
+
+    return Format(form.value)
+
+
+def _require_writable(path: Path | None) -> None:
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise VivavoceError(f"{path}: cannot be written, there is no such directory or it is not yours")
+
+
+def _parse(settings: Sequence[str]) -> dict[str, str]:
+    """Read settings given as name=value."""
+    from vivavoce.config import Settings
+
+    parsed = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or name not in Settings.model_fields:
+            raise SetupError(f"--set {setting}: give a setting of `vivavoce serve` and its value, as min_silence=0")
+        parsed[name] = value.strip()
+    return parsed
+
+
+@contextmanager
+def _target(
+    console: Console, url: str | None, key: str | None, pid: int | None, settings: Mapping[str, str]
+) -> Iterator[Target]:
+    """Give the running server, or one that is started for the block."""
+    from vivavoce.bench.load import Target
+    from vivavoce.cli.client import base_url
+    from vivavoce.cli.embedded import embedded_process
+
+    if url is not None:
+        yield Target(url=base_url(url), key=key, pid=pid)
+        return
+    console.print("[dim]starting a server …[/]")
+    with embedded_process(settings) as server:
+        yield Target(url=server.url, pid=server.pid)
+
+
+def _live(target: Target) -> System:
+    """Give the server as a system under test."""
+    import asyncio
+
+    import uvloop
+
+    from vivavoce.bench.load import play
+
+    def run(talks: Any, pacing: Pacing, **watch: Any) -> Any:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(play(target, talks, pacing, **watch))
+
+    return run
+
+
+@dataclass(kw_only=True)
+class _Bench:
+    """One command's work: what is played, to which systems, and what came of it."""
+
+    console: Console
+    pacing: Pacing
+    seconds: float
+    seed: int
+    audio: Path | None
+    results: dict[str, list[Result]] = field(default_factory=dict)
+    found: dict[str, Capacity] = field(default_factory=dict)
+
+    @cached_property
+    def turns(self) -> list[Turn]:
+        """What is said."""
+        from vivavoce.bench.corpus import turns
+        from vivavoce.plugins import plugin
+
+        self.console.print("[dim]finding the words in the recordings …[/]")
+        return turns(self.audio, plugin("aligners", "pocketsphinx")())
+
+    def play(self, system: System, streams: int, seconds: float, limits: Limits | None = None) -> Result:
+        """Run a number of streams, showing progress."""
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        from vivavoce.bench.conversation import conversation
+        from vivavoce.bench.result import result_of
+
+        talks = [conversation(self.turns, seconds, self.seed * 10_000 + each) for each in range(streams)]
+        watch: dict[str, Any] = {}
+        if limits is not None:
+            watch["hopeless"] = limits.hopeless(sum(len(talk.turns) for talk in talks))
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), TextColumn("{task.completed:.0f} s"))
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            total = max(talk.duration_s for talk in talks) + self.pacing.stagger_s
+            task = progress.add_task(f"{streams} streams", total=total)
+            run = system(talks, self.pacing, progress=lambda done_s: progress.update(task, completed=done_s), **watch)
+        return result_of(run, streams)
+
+    def search(self, name: str, system: System) -> None:
+        """Search for what a system holds."""
+        from vivavoce.bench.capacity import find_capacity
+
+        def probe(streams: int, limits: Limits | None) -> Result:
+            return self.play(system, streams, max(self.seconds, ALONE_S) if limits is None else self.seconds, limits)
+
+        until = time.monotonic() + SEARCH_S
+        found = find_capacity(probe, cores=os.cpu_count() or 1, until=until, on_result=self._tell)
+        self.found[name], self.results[name] = found, list(found.probes)
+
+    def _tell(self, result: Result, reasons: Sequence[str]) -> None:
+        from vivavoce.bench.lags import FINAL, WORD
+
+        verdict = f"[red]failed[/]: {'; '.join(reasons)}" if reasons else "[green]held[/]"
+        p95 = ", ".join(f"{name} {result.p95(name) * 1000:.0f}" for name in (WORD, FINAL))
+        self.console.print(f"{result.streams:>4} streams {verdict} [dim](p95 {p95} ms)[/]")
+
+    def report(self, name: str) -> None:
+        """Print a system's figures."""
+        from vivavoce.bench.report import table
+
+        self.console.print(table(self.results[name], name))
+        if name in self.found:
+            found = self.found[name]
+            note = "" if found.complete else " (the search ran out of time: perhaps more)"
+            self.console.print(f"[bold]{name} holds {found.streams} streams[/]{note}")
+
+    def compare(self, rival: str) -> None:
+        """Print how the server does beside a rival."""
+        self.console.print(f"vivavoce against {rival}:")
+        for line, ratio in self._ratios(rival).items():
+            self.console.print(f"  {line.replace('_', ' ')}: {ratio:.2f} x")
+
+    def _ratios(self, rival: str) -> dict[str, float]:
+        from vivavoce.bench.lags import FINAL, WORD
+
+        ours, theirs = self.results["vivavoce"][0], self.results[rival][0]
+        ratios = {}
+        if rival in self.found:
+            ratios["capacity"] = self.found["vivavoce"].streams / self.found[rival].streams
+        for name in (WORD, FINAL):
+            ratios[f"{name}_lag_p95_at_{ours.streams}"] = ours.p95(name) / theirs.p95(name)
+        if ours.usage and theirs.usage:
+            ratios[f"cpu_at_{ours.streams}"] = ours.usage.cores_per_stream / theirs.usage.cores_per_stream
+        return ratios
+
+    def as_json(self) -> dict[str, Any]:
+        """Give everything as JSON knows it."""
+        body = {
+            "vivavoce": vivavoce.__version__,
+            "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+            "played": {
+                "format": self.pacing.form.value,
+                "chunk_ms": round(self.pacing.chunk_s * 1000),
+                "seconds": self.seconds,
+                "stagger_s": self.pacing.stagger_s,
+                "seed": self.seed,
+                "audio": self.audio.name if self.audio else "moonshine-voice",
+                "options": dict(self.pacing.options),
+            },
+            **self._system_json("vivavoce"),
+        }
+        rivals = [name for name in self.results if name != "vivavoce"]
+        if rivals:
+            body["vs"] = {name: {**self._system_json(name), "ratios": self._ratios(name)} for name in rivals}
+        return body
+
+    def _system_json(self, name: str) -> dict[str, Any]:
+        body: dict[str, Any] = {"runs": [result.as_json() for result in self.results[name]]}
+        if name in self.found:
+            found = self.found[name]
+            body["capacity"] = found.streams
+            body["complete"] = found.complete
+            body["limits_ms"] = {
+                "word_p95": round(found.limits.word_p95_s * 1000, 1),
+                "final_p95": round(found.limits.final_p95_s * 1000, 1),
+            }
+            body["failures"] = {str(streams): reasons for streams, reasons in sorted(found.failures.items())}
+        return body
+
+    def write(self, json_path: Path | None, plot_path: Path | None) -> None:
+        """Write the files that were asked for."""
+        from vivavoce.bench.report import plot
+
+        if json_path is not None:
+            json_path.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+        if plot_path is not None:
+            plot(plot_path, self.results, {name: found.limits for name, found in self.found.items()})
+
+
+def _measure(session: _Bench, name: str, system: System, *, find_capacity: bool, counts: Sequence[int]) -> None:
+    """Warm a system up and run what was asked for."""
+    session.console.print(f"[bold]{name}[/]")
+    session.play(system, 1, WARM_UP_S)
+    if find_capacity:
+        session.search(name, system)
+    else:
+        session.results[name] = [session.play(system, streams, session.seconds) for streams in counts]
+    session.report(name)
