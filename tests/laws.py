@@ -9,8 +9,11 @@ Json = dict[str, Any]
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
-CLOSING = ("end_recording", "post_transcript", "post_final_transcript", "end_session")
+CLOSING = ("end_recording", "post_transcript", "post_summarization", "post_final_transcript", "end_session")
 """The types that end a session, in the order of their appearance."""
+
+ADDONS = ("translation", "named_entity_recognition", "sentiment_analysis")
+"""The types that follow a final."""
 
 KEYS = {
     "start_recording": set(),
@@ -19,8 +22,10 @@ KEYS = {
     "speech_start": {"data"},
     "speech_end": {"data"},
     "transcript": {"data"},
+    **{name: {"error", "data"} for name in ADDONS},
     "end_recording": {"data"},
     "post_transcript": {"data"},
+    "post_summarization": {"error", "data"},
     "post_final_transcript": {"data"},
     "end_session": set(),
     "error": {"data"},
@@ -36,6 +41,7 @@ def check(messages: list[Json]) -> None:
     _check_heads(messages)
     _check_acks([message for message in messages if message["type"] == "audio_chunk"])
     _check_closing([message["type"] for message in messages])
+    _check_addons(messages)
     for channel in {said["data"]["channel"] for said in messages if said["type"].startswith("speech_")}:
         _check_speech([said for said in messages if _channel(said) == channel], channel)
 
@@ -43,12 +49,13 @@ def check(messages: list[Json]) -> None:
 def check_utterance(utterance: Json) -> None:
     """Assert that an utterance and its words are complete, in order, and written as Gladia does."""
     fields = {"start", "end", "confidence", "channel", "words", "text", "language"}
-    assert set(utterance) == fields, utterance
+    speaker = {"speaker"} & set(utterance)
+    assert set(utterance) == fields | speaker, utterance
     assert utterance["text"] == "".join(word["word"] for word in utterance["words"])
     assert 0 <= utterance["confidence"] <= 1
     at = utterance["start"]
     for word in utterance["words"]:
-        assert set(word) == {"word", "start", "end", "confidence"}, word
+        assert set(word) == {"word", "start", "end", "confidence"} | speaker, word
         assert re.fullmatch(r" \S+", word["word"]), word
         assert at <= word["start"] <= word["end"] <= utterance["end"], (word, utterance)
         assert 0 <= word["confidence"] <= 1
@@ -91,8 +98,29 @@ def _check_closing(types: list[str]) -> None:
         assert before <= {"error", "audio_chunk"}, before
 
 
+def _check_addons(messages: list[Json]) -> None:
+    """What add-ons found follows its final, with the final's own utterance, and comes once."""
+    finals: dict[str, Json] = {}
+    found = []
+    for message in messages:
+        data = message.get("data")
+        if message["type"] == "transcript" and data["is_final"]:
+            finals[data["id"]] = data["utterance"]
+        if message["type"] not in ADDONS:
+            continue
+        if data is None:
+            assert message["error"]["message"], message
+            continue
+        assert message["error"] is None, message
+        assert data["utterance"] == finals[data["utterance_id"]], message
+        found.append((message["type"], data["utterance_id"], data.get("target_language")))
+    assert len(found) == len(set(found)), found
+
+
 def _channel(message: Json) -> int | None:
     data = message.get("data") or {}
+    if message["type"] in ADDONS:
+        return None
     channel: int | None = data["utterance"]["channel"] if message["type"] == "transcript" else data.get("channel")
     return channel
 

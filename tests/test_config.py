@@ -125,6 +125,10 @@ def test_each_mistake_is_one_line_that_names_the_setting_and_the_value():
         ("public_url", "https://speech.example.net/stt", "must be scheme, host and port only"),
         ("public_url", "https://speech.example.net?x=1", "must be scheme, host and port only"),
         ("public_url", "https://speech.example.net:99999", "must be a URL"),
+        ("llm_concurrency", 0, "must be between 1 and 1024"),
+        ("llm_key", "two words", "must be printable ASCII without blanks"),
+        ("llm_key", "schlüssel", "must be printable ASCII without blanks"),
+        ("summarizer", "me", "must be one of 'extractive' or 'llm'"),
     ],
 )
 def test_values_out_of_bounds_are_mistakes(name, value, demand):
@@ -137,6 +141,28 @@ def test_a_mistake_in_a_url_is_told_without_its_password():
     """Passwords do not reach the terminal or a log."""
     (line,) = mistakes(public_url="https://admin:hunter2@speech.example.net")
     assert "hunter2" not in line
+
+
+def test_a_mistake_in_the_language_models_key_is_told_without_it(monkeypatch):
+    """Neither a mistake nor the settings as a whole show it."""
+    (line,) = mistakes(llm_key="sk very secret")
+    assert "secret" not in line
+    monkeypatch.setenv("VIVAVOCE_LLM_KEY", "sk-very-secret")
+    settings = load_settings()
+    assert "very-secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.llm_key is not None
+    assert settings.llm_key.get_secret_value() == "sk-very-secret"
+
+
+def test_an_endpoint_needs_a_model(monkeypatch):
+    """A server that would fail at the first question does not start."""
+    (line,) = mistakes(llm_url="http://user:hunter2@127.0.0.1:11434/v1")
+    assert line.startswith("--llm-model (VIVAVOCE_LLM_MODEL): must name the endpoint's model")
+    (line,) = mistakes(llm_url="ftp://user:hunter2@127.0.0.1")
+    assert line.startswith("--llm-url (VIVAVOCE_LLM_URL): must be a URL")
+    assert "hunter2" not in line
+    settings = load_settings(llm_url="http://127.0.0.1:11434/v1", llm_model="small")
+    assert (settings.llm_url, settings.llm_model) == ("http://127.0.0.1:11434/v1", "small")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
 
 from vivavoce.errors import SetupError
@@ -95,6 +95,19 @@ def _http_url(value: str) -> str:
     return value.strip()
 
 
+def _with_endpoint(value: str | None, info: ValidationInfo) -> str | None:
+    if not value and info.data.get("llm_url") is not None:
+        raise ValueError("must name the endpoint's model where --llm-url is given")
+    return value or None
+
+
+def _header_text(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("must be printable ASCII without blanks")
+    return value
+
+
 def _days(value: object) -> object:
     """Read a number of days, or `forever`, which becomes None."""
     if value is None or (isinstance(value, str) and value.strip().lower() == "forever"):
@@ -160,6 +173,15 @@ class Settings(BaseSettings):
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
     vad: str = Field("silero", min_length=1, description="Voice activity detector, by its plugin name.")
     aligner: str = Field("pocketsphinx", min_length=1, description="Aligner for word times, by its plugin name.")
+    diarizer: str = Field(
+        "moonshine", min_length=1, description="Diarizer that tells speakers apart, by its plugin name."
+    )
+    diarizer_processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that tell speakers apart, once a session asks for it; each fills a core.",
+    )
     decode_threads: int = Field(
         default_factory=_cores, ge=1, le=1024, description="Threads that decode speech; by default one per core."
     )
@@ -230,6 +252,43 @@ class Settings(BaseSettings):
     )
     callback_connections: int = Field(
         256, ge=1, le=10_000, description="Connections to receivers of callbacks at once, and as many of webhooks."
+    )
+    addon_deadline: PositiveSeconds = Field(
+        10, description="Seconds that an add-on may take for one utterance before that is answered with an error."
+    )
+    closing_deadline: PositiveSeconds = Field(
+        120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
+    )
+    llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
+    )
+    llm_model: Annotated[str | None, AfterValidator(_with_endpoint)] = Field(
+        None, validate_default=True, description="Model that the endpoint is asked for; needed with --llm-url."
+    )
+    llm_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None, description="Key for the endpoint; better set in the environment, where other users cannot read it."
+    )
+    llm_timeout: PositiveSeconds = Field(
+        30, description="Seconds that the endpoint has for one answer, retries included."
+    )
+    llm_concurrency: int = Field(8, ge=1, le=1024, description="Questions that may be out to the endpoint at once.")
+    llm_retries: int = Field(
+        2, ge=0, le=10, description="Times that a question is asked again after a passing failure."
+    )
+    translation_models: Annotated[Path, AfterValidator(_directory)] | None = Field(
+        None, description="Directory of CTranslate2 translation models, in subdirectories named like en-nl."
+    )
+    summarizer: Literal["extractive", "llm"] = Field(
+        "extractive", description="What writes summaries: the most telling sentences, or the language model."
+    )
+    sentiment: Literal["lexicon", "llm"] = Field(
+        "lexicon", description="What judges sentiment: a lexicon, or the language model."
+    )
+    names: Literal["none", "llm", "spacy"] = Field(
+        "none", description="What finds names of people and places: nothing, the language model, or a spaCy pipeline."
+    )
+    names_pipeline: str | None = Field(
+        None, description="Package or directory of the spaCy pipeline for --names spacy; needs vivavoce[names]."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
@@ -325,8 +384,8 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
-    if field == "webhook_url":
+    if field in {"webhook_url", "llm_key"}:
         return "another"  # addresses of webhooks hold secrets anywhere
-    if field in {"store_url", "public_url"}:
+    if field in {"store_url", "public_url", "llm_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))
     return repr(value) if isinstance(value, str) else str(value)

@@ -98,6 +98,19 @@ class EngineError(PluginError):
     code = "engine_error"
 
 
+class AddonError(PluginError):
+    """An add-on failed on an utterance or a transcript; the text is shown to clients, so it never quotes either."""
+
+    code = "addon_error"
+
+
+class AddonMissing(PluginError):
+    """An add-on lacks what it works with, such as a backend; says which setting would provide it."""
+
+    code = "addon_missing"
+    retryable = False
+
+
 class StoreError(PluginError):
     """The store cannot be read or written."""
 

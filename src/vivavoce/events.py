@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from vivavoce.model import Kind, Result, Transcript, Utterance
+from vivavoce.model import Finding, Kind, Result, Transcript, Utterance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +91,27 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """An utterance that will not change any more."""
+    """An utterance that will not change any more; `hidden` are parts of its audio not to be kept, in seconds."""
 
     kind: ClassVar[Kind] = Kind.FINAL
     durable: ClassVar[bool] = True
     utterance: Utterance
+    hidden: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceExamined:
+    """An add-on looked at a final, or failed to."""
+
+    kind: ClassVar[Kind] = Kind.REALTIME
+    durable: ClassVar[bool] = True
+    utterance: Utterance
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingEnded:
-    """No more audio is taken; every final is out."""
+    """No more audio is taken; every final is out, and what add-ons say of it."""
 
     kind: ClassVar[Kind] = Kind.LIFECYCLE
     durable: ClassVar[bool] = True
@@ -114,6 +125,15 @@ class TranscriptReady:
     kind: ClassVar[Kind] = Kind.POST_PROCESSING
     durable: ClassVar[bool] = True
     transcript: Transcript
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptExamined:
+    """An add-on looked at the whole transcript, or failed to."""
+
+    kind: ClassVar[Kind] = Kind.POST_PROCESSING
+    durable: ClassVar[bool] = True
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +172,8 @@ def key_of(event: Event) -> str:
             return f"{type(event).__name__}/{event.channel}/{event.at_s:.4f}"
         case Final():
             return f"Final/{event.utterance.id}"
+        case UtteranceExamined() | TranscriptExamined():
+            return event.finding.key
         case _:
             return type(event).__name__
 
@@ -166,8 +188,10 @@ Event = (
     | SpeechEnded
     | Partial
     | Final
+    | UtteranceExamined
     | RecordingEnded
     | TranscriptReady
+    | TranscriptExamined
     | ResultReady
     | SessionEnded
     | Problem

@@ -46,6 +46,17 @@ class AudioFormat:
         """Bytes of one sample of every channel."""
         return self.sample_bytes * self.channels
 
+    @property
+    def silent_sample(self) -> bytes:
+        """One sample of silence; 8-bit PCM is unsigned, as in WAV."""
+        match self.encoding:
+            case "alaw":
+                return b"\xd5"
+            case "ulaw":
+                return b"\xff"
+            case "pcm":
+                return b"\x80" if self.sample_bytes == 1 else bytes(self.sample_bytes)
+
     def duration_s(self, size: int) -> float:
         """Give the seconds of audio in `size` bytes."""
         return size / (self.frame_bytes * self.sample_rate)
@@ -53,17 +64,21 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One word as spoken, without surrounding blanks; times in seconds."""
+    """One word as spoken, without surrounding blanks; times in seconds, `speaker` as in its utterance."""
 
     text: str
     start: float
     end: float
     confidence: float
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """A segment's text; times in seconds on the session's clock."""
+    """A segment's text; times in seconds on the session's clock.
+
+    `speaker` is who says most of it, from 0 in order of appearance; None where speakers are not told apart.
+    """
 
     id: str
     channel: int
@@ -100,28 +115,104 @@ class Transcript:
         return tuple(sorted(counts, key=lambda language: -counts[language]))
 
 
+class Feature(StrEnum):
+    """What a client can ask for beside the transcript, by the contract's names; add-ons provide these."""
+
+    CUSTOM_VOCABULARY = "custom_vocabulary"
+    CUSTOM_SPELLING = "custom_spelling"
+    PII_REDACTION = "pii_redaction"
+    NAMED_ENTITY_RECOGNITION = "named_entity_recognition"
+    SENTIMENT_ANALYSIS = "sentiment_analysis"
+    TRANSLATION = "translation"
+    SUMMARIZATION = "summarization"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """A named entity: `text` as it stands in its utterance, whose words `[first, stop)` it covers; times in seconds.
+
+    `kind` is an upper-case label such as EMAIL_ADDRESS, PHONE_NUMBER, MONEY, DATE, NAME or LOCATION.
+    """
+
+    kind: str
+    text: str
+    start: float
+    end: float
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentiment:
+    """How one sentence sounds: positive, negative, neutral or mixed, and an emotion; times in seconds."""
+
+    sentiment: str
+    emotion: str
+    text: str
+    start: float
+    end: float
+    channel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """An utterance in the language `target`: same id, channel, start and end; its words carry times."""
+
+    target: str
+    utterance: Utterance
+
+
+Findings = tuple[Entity, ...] | tuple[Sentiment, ...] | Translation | str
+"""What an add-on finds: entities or sentiments of an utterance, its translation, or a transcript's summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One add-on's answer on one utterance, or on the whole transcript, whose `utterance_id` is empty.
+
+    `target` is a translation's language and empty for others. `found` is None where the add-on failed; `error` then
+    says why in words fit for clients. `spent_s` is how long it took.
+    """
+
+    feature: Feature
+    utterance_id: str = ""
+    target: str = ""
+    found: Findings | None
+    error: str | None = None
+    spent_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Names what was looked at for what; a session has at most one finding of each key."""
+        return f"{self.feature}/{self.utterance_id}/{self.target}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a finished session yields."""
+    """What a finished session yields; `findings` are those of the `features` that it asked for, and their options."""
 
     transcript: Transcript
     audio_s: float
     channels: int
     transcription_s: float
+    features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """Audio for an engine: `samples` from the clip's start so far, decoded as one piece.
 
-    `key` names the utterance; an engine may keep a draft under it between partials. A final's answer depends on
-    nothing but `samples` and `languages`.
+    `key` names the utterance; an engine may keep a draft under it between partials. `hints` are words and phrases that
+    may be said, for engines that can be told. A final's answer depends on nothing but `samples`, `languages` and
+    `hints`.
     """
 
     key: str
     samples: Samples
     final: bool
     languages: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -130,11 +221,28 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """One person in a clip: when they speak, in seconds from the clip's start, and how they sound.
+
+    `embedding` is a vector of length 1; two of them with a cosine near 1 are the same person's. It rests on `alone_s`
+    seconds of speech.
+    """
+
+    spans: tuple[tuple[float, float], ...]
+    alone_s: float
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """An engine's answer for one clip; word times are seconds from the clip's start."""
+    """An engine's answer for one clip; word times are seconds from the clip's start.
+
+    `voices` are those heard in the clip of a final, where somebody asked for them.
+    """
 
     words: tuple[Word, ...]
     language: str
+    voices: tuple[Voice, ...] = ()
 
 
 def spread_words(texts: Sequence[str], confidences: Sequence[float], start: float, end: float) -> tuple[Word, ...]:
@@ -162,8 +270,23 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Diarization:
+    """How many speakers to expect on each channel; `maximum` is None where nobody knows.
+
+    With `by_channel`, each channel is one speaker, and nothing is listened for.
+    """
+
+    minimum: int = 1
+    maximum: int | None = None
+    by_channel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """What a client asked of its session, checked and complete."""
+    """What a client asked of its session, checked and complete.
+
+    `features` are those switched on, each with its own options, named as in the contract.
+    """
 
     audio: AudioFormat = field(default_factory=AudioFormat)
     languages: tuple[str, ...] = ()
@@ -173,6 +296,8 @@ class SessionOptions:
     wanted: frozenset[Kind] = frozenset()
     callback_url: str | None = None
     callback_wanted: frozenset[Kind] = frozenset()
+    features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
+    diarization: Diarization | None = None
 
 
 class Status(StrEnum):

@@ -1,19 +1,22 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
 Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
-without required arguments. All plugins are plain blocking code; `runtime` decides on which thread or process they run.
+without required arguments; those in `vivavoce.addons` take the server's `AddonSettings`. All plugins are plain blocking
+code; `runtime` decides on which thread or process they run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from vivavoce.errors import SetupError
 from vivavoce.events import StoredMessage
@@ -23,6 +26,8 @@ from vivavoce.model import (
     Control,
     Delivery,
     DeliveryReport,
+    Finding,
+    Findings,
     Hypothesis,
     Lane,
     Outcome,
@@ -30,8 +35,12 @@ from vivavoce.model import (
     SessionRecord,
     Snapshot,
     Status,
+    Transcript,
     Utterance,
+    Voice,
 )
+
+_NO_KEY = SecretStr("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,125 @@ class Aligner(Protocol):
         """Give each word's start and end in seconds from the clip's start, in order, or None where it fails."""
 
 
+class TextRule(Protocol):
+    """Rewrites what was heard before anybody sees or stores it; one object serves one session."""
+
+    def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
+        """Give the utterance as it should read, the same for the same one; takes about a millisecond.
+
+        Id, channel and speaker stay. A partial without words left is not shown.
+        """
+
+
+class UtteranceAddon(Protocol):
+    """Looks at one utterance at a time; called from several threads at once."""
+
+    def look(self, utterance: Utterance, before: Sequence[Utterance]) -> Findings:
+        """Give what it finds; blocks. `before` are the finals said before this one, a few of them, newest last.
+
+        Raises `AddonError`, with words fit for clients. Looking again after a crash may find something else.
+        """
+
+
+class TranscriptAddon(Protocol):
+    """Looks at a whole transcript, when the last final is out."""
+
+    def look(self, transcript: Transcript) -> Findings:
+        """Give what it finds; blocks. Raises `AddonError`, with words fit for clients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddonParts:
+    """What an add-on does for one session: any of these.
+
+    `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else. `hides`
+    gives the parts (seconds) of a final's audio that are to be silenced in what is stored; it is asked about the final
+    as `rule` finds it. `hints` are words and phrases for engines that can be told what to expect.
+    """
+
+    rule: TextRule | None = None
+    hints: tuple[str, ...] = ()
+    hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
+    by_target: Mapping[str, UtteranceAddon] = field(default_factory=dict)
+    transcript: TranscriptAddon | None = None
+
+
+class Addon(Protocol):
+    """One feature; made once for all sessions by the factory of its name in `vivavoce.addons`."""
+
+    threads: int
+    """How many calls of `look` may run at once."""
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
+        """Give what works for one session: `options` are the feature's own, named as in the contract.
+
+        `languages` are those that the session expects, none where they are to be detected. Blocks.
+        """
+
+    def close(self) -> None:
+        """Free what all sessions shared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmEndpoint:
+    """A language model behind an OpenAI-compatible endpoint, and how hard it may be asked.
+
+    `timeout_s` is for one answer with all its tries, `retries` of them after the first; `concurrency` is how many
+    questions are out at once. `key` is empty where the endpoint wants none.
+    """
+
+    url: str
+    model: str
+    key: SecretStr = _NO_KEY
+    timeout_s: float
+    concurrency: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddonSettings:
+    """What the server's settings tell add-ons, by the settings' own names; a factory takes one of these.
+
+    A factory raises `AddonMissing` where the settings leave it without what it needs, which only takes the feature
+    away, and `SetupError` where they are wrong.
+    """
+
+    addon_deadline: float = 10.0
+    closing_deadline: float = 120.0
+    llm_url: str | None = None
+    llm_model: str | None = None
+    llm_key: SecretStr | None = None
+    llm_timeout: float = 30.0
+    llm_concurrency: int = 8
+    llm_retries: int = 2
+    translation_models: Path | None = None
+    summarizer: Literal["extractive", "llm"] = "extractive"
+    sentiment: Literal["lexicon", "llm"] = "lexicon"
+    names: Literal["none", "llm", "spacy"] = "none"
+    names_pipeline: str | None = None
+
+    @property
+    def llm(self) -> LlmEndpoint | None:
+        """The language model, where the settings name one."""
+        if self.llm_url is None or self.llm_model is None:
+            return None
+        return LlmEndpoint(
+            url=self.llm_url,
+            model=self.llm_model,
+            key=self.llm_key or _NO_KEY,
+            timeout_s=self.llm_timeout,
+            concurrency=self.llm_concurrency,
+            retries=self.llm_retries,
+        )
+
+
+class Diarizer(Protocol):
+    """Tells the people in a clip apart; keeps a core busy while it works, so it runs in a process of its own."""
+
+    def voices(self, samples: Samples) -> tuple[Voice, ...]:
+        """Give everybody who is heard long enough to be known again; depends on nothing but `samples`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
     """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
@@ -109,6 +237,7 @@ class Write:
     controls: tuple[Control, ...] = ()
     messages: tuple[StoredMessage, ...] = ()
     finals: tuple[Utterance, ...] = ()
+    findings: tuple[Finding, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     status: Status | None = None
     completed_at: datetime | None = None
@@ -154,7 +283,7 @@ class Store(Protocol):
         """Replace the client's debug data."""
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals, controls and deliveries."""
+        """Remove a session with its messages, finals, findings, controls and deliveries."""
 
     async def delete_sessions(self, session_ids: Sequence[str]) -> None:
         """Remove several sessions at once, as `delete_session` does."""
@@ -179,6 +308,9 @@ class Store(Protocol):
 
     async def finals(self, session_id: str) -> list[Utterance]:
         """Give the finals by start, then channel."""
+
+    async def findings(self, session_id: str) -> list[Finding]:
+        """Give what add-ons said, by feature, utterance and target."""
 
     async def waiting_lanes(self) -> list[tuple[str, Lane]]:
         """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""
@@ -226,6 +358,9 @@ class AudioFiles(Protocol):
     def read(self, session_id: str, offset: int, size: int) -> bytes:
         """Give up to `size` bytes from `offset`; fewer at the end, none where there is no file."""
 
+    def overwrite(self, session_id: str, offset: int, data: bytes) -> None:
+        """Write over bytes that the file has; what would reach beyond its end is left out."""
+
     def truncate(self, session_id: str, size: int) -> None:
         """Cut the file back to `size` bytes, where a crash left more than was committed."""
 
@@ -240,7 +375,7 @@ class AudioFiles(Protocol):
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`)."""
+    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `diarizers`, `addons`)."""
     return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
 
 

@@ -48,6 +48,8 @@ class StandInHub:
             name="tiny", languages=frozenset({"en"}), word_times=True, exact_batches=True, batch_size=1
         )
     )
+    features: frozenset[str] = frozenset()
+    remedies: dict[str, str] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     failure: Exception | None = None
     reasons: list[str] = field(default_factory=list)

@@ -8,14 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
+import numpy as np
 import pytest
 
+from dialogue import dialogue
 from faults.clients import CLIENTS, SDK_WARNINGS, Pace, available
 from faults.machine import Machine
 from faults.oracle import Stored, check, quiet_run, stored
 from faults.proxy import Fault, Kind, Link
 from faults.schedules import speech
-from live import PATIENCE_S, STOP, connected, is_durable, is_final, once, open_session, pieces
+from live import PATIENCE_S, STOP, connected, is_durable, is_final, once, open_session, pieces, transcribe
+from recordings import pcm16
 from server import STOP_S
 
 pytestmark = [SDK_WARNINGS, pytest.mark.timeout(240)]
@@ -108,6 +111,26 @@ async def test_finals_keep_their_ids_and_come_once(machine: Machine, quiet) -> N
     kept = stored(machine.server, opened.session_id)
     assert finals == [final_id for final_id, _ in kept.finals]
     assert (kept.audio, kept.finals) == (audio, quiet[0].finals)
+
+
+async def test_speakers_keep_their_numbers(machine: Machine) -> None:
+    """Who was known before a crash is known after it, and everybody's number is that of a quiet run."""
+    audio, asked = pcm16(np.tile(dialogue(), 2)), {"diarization": True}
+    whole = await transcribe(machine.server, [audio], realtime_processing=asked)
+    quiet = machine.server.result(whole.session_id)["result"]["transcription"]
+    opened = open_session(machine.server, realtime_processing=asked)
+    async with connected(opened) as before:
+        await before.send(*pieces(audio[: len(audio) * 3 // 4], CHUNK))
+        await before.until(lambda message: is_final(message) and message["data"]["utterance"]["speaker"] == 1)
+        machine.kill()
+        await before.ended()
+    second = await machine.restart()
+    async with connected(opened) as after:
+        await after.send(*pieces(audio[before.acked[-1][1] :], CHUNK), STOP)
+        assert await after.ended() == 1000
+    kept = second.result(opened.session_id)["result"]["transcription"]
+    assert kept == quiet
+    assert {utterance["speaker"] for utterance in kept["utterances"]} == {0, 1}
 
 
 async def test_a_stop_survives_a_crash(machine: Machine, quiet) -> None:

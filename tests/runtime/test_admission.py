@@ -13,9 +13,9 @@ import pytest
 
 from vivavoce.config import Settings
 from vivavoce.errors import CapacityError, Unavailable
-from vivavoce.model import Clip, Hypothesis
+from vivavoce.model import AudioFormat, Clip, Diarization, Hypothesis, SessionOptions
 from vivavoce.plugins import EngineInfo, Write
-from vivavoce.runtime.admission import Admission, Load
+from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.runtime.journal import Journal
 from vivavoce.stores.objects import LocalAudio
@@ -102,6 +102,27 @@ async def test_sessions_are_counted_by_owner_and_together(site: Site) -> None:
         admission.admit("b", None)
     admission.leave("a")
     admission.admit("b", 2)
+
+
+async def test_heavier_sessions_take_more_room(site: Site) -> None:
+    """On the server, not of their owner's number, until they leave."""
+    admission = site.admission(max_sessions=3)
+    heavy = weight(SessionOptions(diarization=Diarization()))
+    assert heavy == 2
+    admission.admit("a", 2, heavy)
+    with pytest.raises(CapacityError, match="counts as 2"):
+        admission.admit("a", 2, heavy)
+    admission.admit("a", 2)
+    admission.leave("a", heavy)
+    admission.admit("a", 2, heavy)
+
+
+def test_only_listening_for_speakers_weighs() -> None:
+    """Once for each channel that is listened to; where the channel is the speaker there is nothing to do."""
+    stereo = AudioFormat(channels=2)
+    assert weight(SessionOptions(audio=stereo)) == 1
+    assert weight(SessionOptions(audio=stereo, diarization=Diarization(by_channel=True))) == 1
+    assert weight(SessionOptions(audio=stereo, diarization=Diarization())) == 3
 
 
 async def test_finals_that_wait_too_long_keep_new_sessions_out(site: Site) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import numpy as np
+import pytest
 
-from vivavoce.model import Clip, Hypothesis
+from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Voice
 from vivavoce.runtime.decode import DecodePool, Request
+from vivavoce.runtime.isolated import IsolatedDiarizer
 from vivavoce.testing.engines import ScriptedEngine
 
 
@@ -39,8 +42,8 @@ class Asker:
 
 
 @asynccontextmanager
-async def pool(engine: ScriptedEngine, threads: int = 1) -> AsyncIterator[Asker]:
-    made = DecodePool(engine, None, threads=threads)
+async def pool(engine: ScriptedEngine, threads: int = 1, diarizer: FakeDiarizer | None = None) -> AsyncIterator[Asker]:
+    made = DecodePool(engine, None, cast("IsolatedDiarizer | None", diarizer), threads=threads)
     try:
         yield Asker(made)
     finally:
@@ -148,3 +151,62 @@ async def test_a_failure_is_answered_and_the_pool_goes_on() -> None:
     assert (bad, nothing, good) == ("bad", None, "good")
     assert hypothesis is not None
     assert [word.text for word in hypothesis.words] == ["fine"]
+
+
+class FakeDiarizer:
+    """Stands in for the workers; each call waits until the test lets it have its turn."""
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(0)
+        self.told = 0
+        self.oldest_s = 0.0
+
+    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+        await self.turns.acquire()
+        if not wanted():
+            return ()
+        self.told += 1
+        return (Voice(spans=((0.0, len(samples) / SAMPLE_RATE),), alone_s=0.1, embedding=(1.0,)),)
+
+
+def with_voices(asker: Asker, key: str, *, late: bool = False) -> tuple[Request, asyncio.Future[Hypothesis | None]]:
+    """Ask for a final with who is heard in it."""
+    answered: asyncio.Future[Hypothesis | None] = asyncio.get_running_loop().create_future()
+    clip = Clip(key=key, samples=np.zeros(1600, np.float32), final=True)
+    request = Request(
+        clip=clip, answer=lambda hypothesis, _: answered.set_result(hypothesis), late=late, with_voices=True
+    )
+    asker.pool.submit(request)
+    return request, answered
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_final_is_answered_with_its_voices(late: bool) -> None:
+    """When both the words and the voices are there, and only where they were asked for."""
+    diarizer = FakeDiarizer()
+    async with pool(ScriptedEngine(), diarizer=diarizer) as asker:
+        _, answered = with_voices(asker, "a", late=late)
+        asker.ask("plain", final=True)
+        assert await asker.got(1) == ["plain"]
+        assert not answered.done()
+        diarizer.turns.release()
+        hypothesis = await answered
+        assert hypothesis is not None
+        assert len(hypothesis.voices) == 1
+        assert [each.voices for _, each in asker.answers if each] == [()]
+
+
+async def test_voices_of_a_withdrawn_final_are_not_told_apart() -> None:
+    """Its turn goes to the next one, so that guesses at a final's end cost little."""
+    gate = threading.Semaphore(0)
+    engine, diarizer = ScriptedEngine(gate=gate), FakeDiarizer()
+    async with pool(engine, diarizer=diarizer) as asker:
+        await busy(asker, engine)
+        guess, _ = with_voices(asker, "guess")
+        _, answered = with_voices(asker, "final")
+        asker.pool.withdraw(guess)
+        diarizer.turns.release()
+        diarizer.turns.release()
+        gate.release(9)
+        assert await answered is not None
+        assert diarizer.told == 1

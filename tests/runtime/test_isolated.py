@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from vivavoce.engines.alignment import PocketSphinxAligner
+from vivavoce.engines.diarization import MoonshineDiarizer
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Samples
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 ODD = '''
 import os, time
@@ -127,6 +128,39 @@ async def test_a_worker_gives_what_the_aligner_gives(two_cities: Samples) -> Non
         assert aligner.pids != [os.getpid()]
     finally:
         await aligner.close()
+
+
+async def test_a_diarizer_works_in_a_worker(two_cities: Samples) -> None:
+    """The same voices as in this process; none before its start or if nobody wants them; started twice it is one."""
+    clip = two_cities[int(4.8 * SAMPLE_RATE) : int(6.56 * SAMPLE_RATE)]
+    diarizer = IsolatedDiarizer(MoonshineDiarizer)
+    try:
+        assert await diarizer.voices(clip, lambda: True) == ()
+        await asyncio.gather(diarizer.start(), diarizer.start())
+        assert len(diarizer.pids) == 1
+        assert await diarizer.voices(clip, lambda: False) == ()
+        assert await diarizer.voices(clip, lambda: True) == MoonshineDiarizer().voices(clip)
+    finally:
+        await diarizer.close()
+
+
+async def test_the_longest_wait_is_known(started: Callable[..., Any]) -> None:
+    """While calls wait for a worker, and not after."""
+    aligner = await started()
+    calls = [asyncio.create_task(aligner.align(CLIP, ["slow"])) for _ in range(3)]
+    await _until(lambda: aligner.oldest_s > 0.1)
+    await asyncio.gather(*calls)
+    assert aligner.oldest_s == 0
+
+
+async def test_what_did_not_start_can_be_started_again(odd: Any) -> None:
+    """Each attempt raises by itself, and calls get None meanwhile."""
+    aligner = IsolatedAligner(odd.broken)
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            await aligner.start()
+        assert await aligner.align(CLIP, ["pid"]) is None
+    await aligner.close()
 
 
 @pytest.mark.parametrize("trouble", ["die once", "hang once"])

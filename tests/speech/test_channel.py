@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
-from vivavoce.model import SAMPLE_RATE, Hypothesis, Word, spread_words
+from vivavoce.model import SAMPLE_RATE, Diarization, Hypothesis, Voice, Word, spread_words
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.channel import PREROLL, Ask, Channel, ChannelState, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import TAIL, Endpointer
+from vivavoce.speech.speakers import Speakers
 
 
-def channel(*, partial_every: int | None = SAMPLE_RATE // 5) -> Channel:
+def channel(*, partial_every: int | None = SAMPLE_RATE // 5, speakers: Speakers | None = None) -> Channel:
     endpointer = Endpointer(threshold=0.6, silence=SAMPLE_RATE // 4, maximum=5 * SAMPLE_RATE)
-    return Channel(0, endpointer, partial_every=partial_every)
+    return Channel(0, endpointer, partial_every=partial_every, speakers=speakers)
 
 
 def signal(pattern: str) -> tuple[np.ndarray, np.ndarray]:
@@ -29,10 +30,13 @@ def signal(pattern: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def answer(ask: Ask) -> Hypothesis:
-    """A word per tenth of a second, so that the text shows the clip's length."""
-    count = max(len(ask.samples) * 10 // SAMPLE_RATE, 1)
+    """A word per tenth of a second, in one of three voices, so that both show the clip's length."""
+    clip_s = len(ask.samples) / SAMPLE_RATE
+    count = max(int(clip_s * 10), 1)
     texts = [f"w{i}" for i in range(count)]
-    return Hypothesis(words=spread_words(texts, [0.5] * count, 0.0, len(ask.samples) / SAMPLE_RATE), language="en")
+    embedding = np.eye(3)[len(ask.samples) // FRAME % 3]
+    voice = Voice(spans=((0.0, clip_s),), alone_s=clip_s, embedding=tuple(embedding.tolist()))
+    return Hypothesis(words=spread_words(texts, [0.5] * count, 0.0, clip_s), language="en", voices=(voice,))
 
 
 def play(track: Channel, pattern: str, piece: int = 1, start: int = 0) -> list[Step]:
@@ -105,6 +109,15 @@ def test_without_partials_none_are_asked_for() -> None:
     steps = play(channel(partial_every=None), PHRASE)
     assert not any(isinstance(step, Partial) for step in steps)
     assert all(step.final for step in steps if isinstance(step, Ask))
+
+
+def test_finals_say_who_speaks_and_partials_do_not() -> None:
+    """Numbers go by finals that left, in their order; a channel that was not asked says nothing."""
+    pattern = PHRASE + "#" * 31 + "." * 20 + PHRASE
+    said = play(channel(speakers=Speakers(Diarization())), pattern)
+    assert [final.utterance.speaker for final in finals_of(said)] == [0, 1, 0]
+    assert {event.utterance.speaker for event in said if isinstance(event, Partial)} == {None}
+    assert {final.utterance.speaker for final in finals_of(play(channel(), pattern))} == {None}
 
 
 def test_an_utterance_without_words_leaves_no_final() -> None:
@@ -194,13 +207,13 @@ def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order:
 @given(pattern=patterns, data=st.data())
 def test_a_restored_channel_goes_on_as_the_first_would_have(pattern: str, data: st.DataObject) -> None:
     """From the state stored with any final, fed from where it says, the rest comes out the same and nothing twice."""
-    steps = play(channel(), pattern)
+    steps = play(channel(speakers=Speakers(Diarization())), pattern)
     settled = [step for step in steps if isinstance(step, Settled)]
     if not settled:
         return
     chosen = data.draw(st.sampled_from(range(len(settled))))
     state: ChannelState = settled[chosen].state
-    again = channel()
+    again = channel(speakers=Speakers(Diarization()))
     again.restore(state)
     rest = play(again, pattern, start=state.kept_from // FRAME)
     assert finals_of(rest) == finals_of(steps)[chosen + 1 :]

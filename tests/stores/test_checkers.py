@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vivavoce.events import StoredMessage
-from vivavoce.model import ApiKey, SessionRecord, Utterance
+from vivavoce.model import ApiKey, Finding, SessionRecord, Utterance
 from vivavoce.plugins import Write
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.stores.sql import SqlStore
@@ -35,6 +35,16 @@ class RoundingStore(SqlStore):
 
     async def finals(self, session_id: str) -> list[Utterance]:
         return [replace(final, confidence=round(final.confidence)) for final in await super().finals(session_id)]
+
+
+class CarelessStore(SqlStore):
+    """Takes a failed add-on for one that found nothing."""
+
+    async def findings(self, session_id: str) -> list[Finding]:
+        return [
+            replace(finding, found=() if finding.found is None else finding.found)
+            for finding in await super().findings(session_id)
+        ]
 
 
 class NaiveStore(SqlStore):
@@ -74,6 +84,7 @@ class ForgetfulStore(SqlStore):
         (PiecemealStore, "all writes or none"),
         (BackwardsStore, "by seq"),
         (RoundingStore, "finals come back whole"),
+        (CarelessStore, "findings come back whole"),
         (NaiveStore, "as it was added"),
         (UnpagedStore, "a page starts at its offset"),
         (ForgivingStore, "a revoked key is not found"),
@@ -107,7 +118,14 @@ class LengtheningAudio(LocalAudio):
         return super().read(session_id, offset, size).ljust(size, b"\0")
 
 
-@pytest.mark.parametrize("broken", [OverwritingAudio, LengtheningAudio])
+class GrowingAudio(LocalAudio):
+    """Appends what is to be written over older bytes."""
+
+    def overwrite(self, session_id: str, offset: int, data: bytes) -> None:
+        self.append(session_id, data)
+
+
+@pytest.mark.parametrize("broken", [OverwritingAudio, LengtheningAudio, GrowingAudio])
 def test_broken_audio_files_are_found_out(tmp_path: Path, broken: type[LocalAudio]) -> None:
     """The checker raises for files that break a promise."""
     with pytest.raises(AssertionError, match="broken promise"):

@@ -21,9 +21,11 @@ from vivavoce.events import (
     SpeechEnded,
     SpeechStarted,
     StopAccepted,
+    TranscriptExamined,
     TranscriptReady,
+    UtteranceExamined,
 )
-from vivavoce.model import Kind, Result, Transcript, Utterance, Word
+from vivavoce.model import Feature, Finding, Kind, Result, Transcript, Translation, Utterance, Word
 from vivavoce.wire.callback import callback, webhook
 from vivavoce.wire.live import render
 from vivavoce.wire.schema import Capabilities, parse_request
@@ -42,7 +44,15 @@ EVENTS = [
     SpeechEnded(channel=0, at_s=1.0),
     Partial(utterance=UTTERANCE),
     Final(utterance=UTTERANCE),
+    UtteranceExamined(
+        utterance=UTTERANCE,
+        finding=Finding(feature=Feature.TRANSLATION, found=Translation(target="cs", utterance=UTTERANCE)),
+    ),
+    UtteranceExamined(utterance=UTTERANCE, finding=Finding(feature=Feature.TRANSLATION, found=None, error="no")),
+    UtteranceExamined(utterance=UTTERANCE, finding=Finding(feature=Feature.SENTIMENT_ANALYSIS, found=())),
+    UtteranceExamined(utterance=UTTERANCE, finding=Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, found=())),
     RecordingEnded(recorded_s=1),
+    TranscriptExamined(finding=Finding(feature=Feature.SUMMARIZATION, found="A horse.")),
     TranscriptReady(transcript=TRANSCRIPT),
     ResultReady(result=Result(transcript=TRANSCRIPT, audio_s=1, channels=1, transcription_s=0.1)),
     SessionEnded(),

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vivavoce import events as ev
-from vivavoce.model import Result, Transcript, Utterance, Word
+from vivavoce.model import Entity, Feature, Finding, Result, Sentiment, Transcript, Translation, Utterance, Word
 from vivavoce.wire.live import (
     MAX_MESSAGE_BYTES,
     AudioChunk,
@@ -58,6 +58,35 @@ TRANSCRIPTION = {
     "utterances": [UTTERANCE],
 }
 
+HELLO = Utterance(
+    id="00_00000620",
+    channel=0,
+    start=0.62,
+    end=2.3100004,
+    confidence=0.93751,
+    language="en",
+    words=(Word(text="Hello.", start=0.62, end=2.3100004, confidence=0.9),),
+)
+TRANSLATED = {
+    **UTTERANCE,
+    "language": "en",
+    "text": " Hello.",
+    "words": [{"word": " Hello.", "start": 0.62, "end": 2.31, "confidence": 0.9}],
+}
+ENTITY = Entity(kind="LOCATION", text="bibliotheek", start=1.47, end=2.3100004, first=1, stop=2)
+SENTIMENT = Sentiment(
+    sentiment="neutral", emotion="neutral", text="Goedemorgen, bibliotheek.", start=0.62, end=2.31, channel=0
+)
+
+
+def looked(feature, found, **fields):
+    return ev.UtteranceExamined(utterance=SAID, finding=Finding(feature=feature, found=found, **fields))
+
+
+FAILURE = {"error": {"message": "the add-on took too long"}, "data": None}
+FAILED = {"found": None, "error": "the add-on took too long"}
+LOOKED = {"utterance_id": "00_00000620", "utterance": UTTERANCE}
+
 EXAMPLES = [
     (ev.RecordingStarted(), {"type": "start_recording"}),
     (
@@ -96,6 +125,61 @@ EXAMPLES = [
     (
         ev.Final(utterance=SAID),
         {"type": "transcript", "data": {"id": "00_00000620", "is_final": True, "utterance": UTTERANCE}},
+    ),
+    (
+        looked(Feature.TRANSLATION, Translation(target="en", utterance=HELLO), target="en"),
+        {
+            "type": "translation",
+            "error": None,
+            "data": {
+                **LOOKED,
+                "original_language": "nl",
+                "target_language": "en",
+                "translated_utterance": TRANSLATED,
+            },
+        },
+    ),
+    (
+        looked(Feature.NAMED_ENTITY_RECOGNITION, (ENTITY,)),
+        {
+            "type": "named_entity_recognition",
+            "error": None,
+            "data": {
+                **LOOKED,
+                "results": [{"entity_type": "LOCATION", "text": "bibliotheek", "start": 1.47, "end": 2.31}],
+            },
+        },
+    ),
+    (
+        looked(Feature.SENTIMENT_ANALYSIS, (SENTIMENT,)),
+        {
+            "type": "sentiment_analysis",
+            "error": None,
+            "data": {
+                **LOOKED,
+                "results": [
+                    {
+                        "sentiment": "neutral",
+                        "emotion": "neutral",
+                        "text": "Goedemorgen, bibliotheek.",
+                        "start": 0.62,
+                        "end": 2.31,
+                        "channel": 0,
+                    }
+                ],
+            },
+        },
+    ),
+    (looked(Feature.TRANSLATION, target="en", **FAILED), {"type": "translation", **FAILURE}),
+    (looked(Feature.NAMED_ENTITY_RECOGNITION, **FAILED), {"type": "named_entity_recognition", **FAILURE}),
+    (looked(Feature.SENTIMENT_ANALYSIS, **FAILED), {"type": "sentiment_analysis", **FAILURE}),
+    (
+        ev.TranscriptExamined(finding=Finding(feature=Feature.SUMMARIZATION, found="A library is called.")),
+        {"type": "post_summarization", "error": None, "data": {"results": "A library is called."}},
+    ),
+    (
+        ev.TranscriptExamined(finding=Finding(feature=Feature.SUMMARIZATION, **FAILED)),
+        {"type": "post_summarization", **FAILURE},
     ),
     (ev.RecordingEnded(recorded_s=21.4), {"type": "end_recording", "data": {"recording_duration": 21.4}}),
     (ev.TranscriptReady(transcript=TRANSCRIPT), {"type": "post_transcript", "data": TRANSCRIPTION}),
@@ -195,8 +279,45 @@ utterances = st.builds(
     speaker=st.none() | st.integers(0, 9),
 )
 transcripts = st.builds(Transcript, utterances=st.lists(utterances, max_size=4).map(tuple))
+entities = st.builds(
+    Entity, kind=st.just("MONEY"), text=st.text(), start=numbers, end=numbers, first=st.just(0), stop=st.just(1)
+)
+sentiments = st.builds(
+    Sentiment,
+    sentiment=st.just("mixed"),
+    emotion=st.just("anger"),
+    text=st.text(),
+    start=numbers,
+    end=numbers,
+    channel=st.integers(0, 7),
+)
+translations = st.builds(Translation, target=st.sampled_from(["fr", "wo"]), utterance=utterances)
+answers = {
+    Feature.NAMED_ENTITY_RECOGNITION: st.lists(entities, max_size=3).map(tuple),
+    Feature.SENTIMENT_ANALYSIS: st.lists(sentiments, max_size=3).map(tuple),
+    Feature.TRANSLATION: translations,
+    Feature.SUMMARIZATION: st.text(),
+}
+
+
+def findings_of(feature, **fields):
+    good = st.builds(Finding, feature=st.just(feature), found=answers[feature], spent_s=numbers, **fields)
+    return good | st.builds(Finding, feature=st.just(feature), found=st.none(), error=st.text(), **fields)
+
+
+utterance_findings = st.one_of(
+    findings_of(Feature.NAMED_ENTITY_RECOGNITION),
+    findings_of(Feature.SENTIMENT_ANALYSIS),
+    findings_of(Feature.TRANSLATION, target=st.sampled_from(["fr", "wo"])),
+)
 results = st.builds(
-    Result, transcript=transcripts, audio_s=numbers, channels=st.integers(1, 8), transcription_s=numbers
+    Result,
+    transcript=transcripts,
+    audio_s=numbers,
+    channels=st.integers(1, 8),
+    transcription_s=numbers,
+    features=st.just({feature: {"target_languages": ["wo", "fr"]} for feature in answers}),
+    findings=st.lists(utterance_findings | findings_of(Feature.SUMMARIZATION), max_size=6).map(tuple),
 )
 sizes = st.integers(0, 2**40)
 events = st.one_of(
@@ -208,8 +329,10 @@ events = st.one_of(
     st.builds(ev.SpeechEnded, channel=st.integers(0, 7), at_s=numbers),
     st.builds(ev.Partial, utterance=utterances),
     st.builds(ev.Final, utterance=utterances),
+    st.builds(ev.UtteranceExamined, utterance=utterances, finding=utterance_findings),
     st.builds(ev.RecordingEnded, recorded_s=numbers),
     st.builds(ev.TranscriptReady, transcript=transcripts),
+    st.builds(ev.TranscriptExamined, finding=findings_of(Feature.SUMMARIZATION)),
     st.builds(ev.ResultReady, result=results),
     st.just(ev.SessionEnded()),
     st.builds(ev.Problem, code=st.sampled_from(["invalid_audio_format", "error"]), message=st.text()),
@@ -294,6 +417,85 @@ def test_an_endless_utterance_is_cut_as_well():
     cut = render(SESSION, ev.Partial(utterance=madder), AT).text
     assert MAX_MESSAGE_BYTES / 2 < len(cut.encode()) <= MAX_MESSAGE_BYTES
     assert f" {madder.text}".startswith(json.loads(cut)["data"]["utterance"]["text"])
+
+
+MAD = Utterance(
+    id="00_00000000",
+    channel=0,
+    start=0,
+    end=1,
+    confidence=1,
+    language="en",
+    words=tuple(Word(text="mad" * 10, start=0.0, end=1.0, confidence=1.0) for _ in range(60_000)),
+)
+MAD_FINDINGS = {
+    "translation": Finding(
+        feature=Feature.TRANSLATION, target="fr", found=Translation(target="fr", utterance=MAD), spent_s=1.0
+    ),
+    "entities": Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, found=(ENTITY,) * 100_000),
+    "sentiments": Finding(feature=Feature.SENTIMENT_ANALYSIS, found=(SENTIMENT,) * 100_000),
+}
+
+
+@pytest.mark.parametrize("utterance", [SAID, MAD], ids=["short", "endless"])
+@pytest.mark.parametrize("finding", MAD_FINDINGS.values(), ids=MAD_FINDINGS)
+def test_an_add_on_gone_mad_is_cut_as_well(utterance, finding):
+    """What an add-on says of an utterance fits, however much it is, and is still what the SDK reads."""
+    text = render(SESSION, ev.UtteranceExamined(utterance=utterance, finding=finding), AT).text
+    assert len(text.encode()) <= MAX_MESSAGE_BYTES
+    message = sdk.create_live_v2_web_socket_message_from_json(text)
+    assert message.data.utterance_id == utterance.id
+    if utterance is SAID:
+        assert message.data.utterance.text == f" {SAID.text}"
+
+
+def test_a_summary_without_end_is_cut():
+    """A summary longer than a message loses its end."""
+    finding = Finding(feature=Feature.SUMMARIZATION, found="so on " * 500_000)
+    text = render(SESSION, ev.TranscriptExamined(finding=finding), AT).text
+    assert MAX_MESSAGE_BYTES / 2 < len(text.encode()) <= MAX_MESSAGE_BYTES
+    failed = Finding(feature=Feature.SUMMARIZATION, found=None, error="x" * 2_000_000)
+    assert len(render(SESSION, ev.TranscriptExamined(finding=failed), AT).text) < 1000
+
+
+def test_what_add_ons_found_goes_before_the_text_is_cut():
+    """A result too long loses its lists, those of add-ons included, and keeps every text as long as that can be."""
+    transcript = long_transcript(6000)
+    result = Result(
+        transcript=transcript,
+        audio_s=10.0,
+        channels=1,
+        transcription_s=1.0,
+        features={
+            Feature.TRANSLATION: {"target_languages": ["fr"]},
+            Feature.NAMED_ENTITY_RECOGNITION: {},
+            Feature.SENTIMENT_ANALYSIS: {},
+            Feature.SUMMARIZATION: {},
+        },
+        findings=(
+            *(
+                Finding(
+                    feature=Feature.TRANSLATION,
+                    utterance_id=utterance.id,
+                    target="fr",
+                    found=Translation(target="fr", utterance=utterance),
+                )
+                for utterance in transcript.utterances
+            ),
+            MAD_FINDINGS["entities"],
+            MAD_FINDINGS["sentiments"],
+            Finding(feature=Feature.SUMMARIZATION, found="Words."),
+        ),
+    )
+    text = render(SESSION, ev.ResultReady(result=result), AT).text
+    shown = json.loads(text)["data"]
+    assert len(text.encode()) <= MAX_MESSAGE_BYTES
+    assert shown["transcription"]["full_transcript"] == shown["translation"]["results"][0]["full_transcript"]
+    assert shown["transcription"]["full_transcript"] == transcript.text
+    assert shown["named_entity_recognition"]["results"] == []
+    assert shown["sentiment_analysis"]["results"] == "[]"
+    assert shown["summarization"]["results"] == "Words."
+    sdk.create_live_v2_web_socket_message_from_json(text)
 
 
 def test_reasons_stay_short():

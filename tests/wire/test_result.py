@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.events import StoredMessage
-from vivavoce.model import Kind, SessionRecord, Status, Utterance, Word
+from vivavoce.model import (
+    Entity,
+    Feature,
+    Finding,
+    Kind,
+    Sentiment,
+    SessionRecord,
+    Status,
+    Translation,
+    Utterance,
+    Word,
+)
 from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
 from vivavoce.wire.result import number, recorded_s, session_body, timestamp
-from vivavoce.wire.schema import LANGUAGES, Capabilities, parse_request
+from vivavoce.wire.schema import FEATURES, LANGUAGES, Capabilities, parse_request
 
 SESSION = "7c1e2b90-5d34-4f0a-9b6e-2f8a41c7d3e5"
-ANY = Capabilities(languages=LANGUAGES)
+ANY = Capabilities(languages=LANGUAGES, features=FEATURES)
 
 
 def utterance(channel, start, text, language="nl"):
@@ -155,10 +166,113 @@ def test_seconds_come_from_the_announced_format(body, size, seconds):
     assert recorded_s(record(body=body, audio_bytes=size)) == seconds
 
 
+ADDONS = {
+    "realtime_processing": {
+        "translation": True,
+        "translation_config": {"target_languages": ["fr", "wo"]},
+        "named_entity_recognition": True,
+        "sentiment_analysis": True,
+    },
+    "post_processing": {"summarization": True},
+}
+HELLO, DAG = FINALS[0].id, FINALS[2].id
+NAME = Entity(kind="NAME", text="Femke", start=2.62, end=3.12, first=2, stop=3)
+GLAD = Sentiment(sentiment="positive", emotion="happiness", text="Dag.", start=4.0, end=4.5, channel=0)
+GOOD = [
+    Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, utterance_id=DAG, found=(), spent_s=0.25),
+    Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, utterance_id=HELLO, found=(NAME,), spent_s=0.25),
+    Finding(feature=Feature.SENTIMENT_ANALYSIS, utterance_id=DAG, found=(GLAD,), spent_s=0.1),
+    Finding(feature=Feature.SUMMARIZATION, found="Femke says hello.", spent_s=2.0),
+    *(
+        Finding(
+            feature=Feature.TRANSLATION,
+            utterance_id=name,
+            target="fr",
+            found=Translation(target="fr", utterance=utterance(0, start, text, "fr")),
+            spent_s=1.0,
+        )
+        for name, start, text in ((DAG, 4, "Salut."), (HELLO, 0.62, "Bonjour."))
+    ),
+]
+FAILED = [
+    Finding(feature=feature, utterance_id=name, target=target, found=None, error="too slow", spent_s=10.0)
+    for feature, name, target in (
+        (Feature.NAMED_ENTITY_RECOGNITION, FINALS[1].id, ""),
+        (Feature.SENTIMENT_ANALYSIS, FINALS[1].id, ""),
+        (Feature.SUMMARIZATION, "", ""),
+        (Feature.TRANSLATION, HELLO, "wo"),
+    )
+]
+
+
+def addon_results(lossless, findings):
+    result = session_body(record(body=ADDONS), FINALS, MESSAGES, findings)["result"]
+    lossless(sdk.LiveV2TranscriptionResultWithMessages.from_dict(result), result)
+    return result
+
+
+def test_add_ons_are_shown_in_their_envelopes(lossless):
+    """Findings in the order of the utterances, sentiments as JSON text, translations by target, times added up."""
+    result = addon_results(lossless, GOOD)
+    fine = {"success": True, "is_empty": False, "error": None}
+    assert result["named_entity_recognition"] == {
+        **fine,
+        "exec_time": 0.5,
+        "results": [{"entity_type": "NAME", "text": "Femke", "start": 2.62, "end": 3.12}],
+    }
+    sentiments = json.loads(result["sentiment_analysis"].pop("results"))
+    assert result["sentiment_analysis"] == {**fine, "exec_time": 0.1}
+    assert sentiments == [
+        {"sentiment": "positive", "emotion": "happiness", "text": "Dag.", "start": 4.0, "end": 4.5, "channel": 0}
+    ]
+    assert result["summarization"] == {**fine, "exec_time": 2.0, "results": "Femke says hello."}
+    french, wolof = result["translation"].pop("results")
+    assert result["translation"] == {**fine, "exec_time": 2.0}
+    assert (french["full_transcript"], french["languages"], french["error"]) == ("Bonjour. Salut.", ["fr"], None)
+    assert [each["text"] for each in french["utterances"]] == [" Bonjour.", " Salut."]
+    assert wolof == {"error": None, "full_transcript": "", "languages": ["wo"], "utterances": []}
+
+
+def test_failures_stand_beside_what_succeeded(lossless):
+    """An add-on that failed somewhere did not succeed, says how often and why first, and shows what it has."""
+    result = addon_results(lossless, GOOD + FAILED)
+    for feature, message in (
+        ("named_entity_recognition", "1 of 3 failed, the first one because: too slow"),
+        ("sentiment_analysis", "1 of 2 failed, the first one because: too slow"),
+        ("translation", "1 of 3 failed, the first one because: too slow"),
+    ):
+        assert result[feature]["success"] is False
+        assert result[feature]["is_empty"] is False
+        assert result[feature]["error"] == {"status_code": 500, "exception": "AddonError", "message": message}
+    assert result["named_entity_recognition"]["results"]
+    french, wolof = result["translation"]["results"]
+    assert french["error"] is None
+    assert wolof["error"]["message"] == "1 of 1 failed, the first one because: too slow"
+    (summary,) = [finding for finding in FAILED if finding.feature is Feature.SUMMARIZATION]
+    envelope = addon_results(lossless, [summary])["summarization"]
+    assert (envelope["success"], envelope["is_empty"], envelope["results"]) == (False, True, None)
+
+
+def test_an_add_on_that_had_nothing_to_do_is_empty(lossless):
+    """Asked for and never called: it succeeded; what was not asked for is not shown."""
+    result = addon_results(lossless, [])
+    for feature, nothing in (
+        ("named_entity_recognition", []), ("sentiment_analysis", "[]"), ("summarization", None)
+    ):  # fmt: skip
+        assert result[feature] == {
+            "success": True, "is_empty": True, "exec_time": 0.0, "error": None, "results": nothing
+        }  # fmt: skip
+    assert [each["utterances"] for each in result["translation"]["results"]] == [[], []]
+    plain = session_body(record(), FINALS, MESSAGES, GOOD)["result"]
+    assert set(plain) == {"metadata", "transcription", "messages"}
+
+
 records = st.builds(
     record,
     status=st.sampled_from(Status),
-    body=st.sampled_from([{}, {"encoding": "wav/ulaw", "sample_rate": 8000}, {"channels": 3, "sample_rate": 24_000}]),
+    body=st.sampled_from(
+        [{}, {"encoding": "wav/ulaw", "sample_rate": 8000}, {"channels": 3, "sample_rate": 24_000}, ADDONS]
+    ),
     audio_bytes=st.integers(0, 2**36),
     audio_start=st.sampled_from([0, 44]),
     error_code=st.none() | st.integers(400, 599),
@@ -171,10 +285,10 @@ finals = st.lists(
 )
 
 
-@given(kept=records, said=finals)
-def test_the_sdk_and_openapi_agree_on_every_session(lossless, kept, said):
+@given(kept=records, said=finals, findings=st.lists(st.sampled_from(GOOD + FAILED), unique_by=lambda found: found.key))
+def test_the_sdk_and_openapi_agree_on_every_session(lossless, kept, said, findings):
     """Any session parses into the SDK's type with nothing lost or unknown, and is what the OpenAPI document says."""
-    body = json.loads(json.dumps(session_body(kept, said, MESSAGES), allow_nan=False))
+    body = json.loads(json.dumps(session_body(kept, said, MESSAGES, findings), allow_nan=False))
     parsed = sdk.LiveV2Response.from_dict(body)
     # The SDK drops nulls of the client's own objects too; those are compared apart.
     assert parsed.custom_metadata == body.pop("custom_metadata", None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Kind, SessionOptions
+from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
 from vivavoce.wire.schema import (
     FEATURES,
     LANGUAGES,
@@ -426,7 +426,6 @@ def test_metadata_of_exactly_2000_characters_passes():
 @pytest.mark.parametrize(
     ("body", "feature"),
     [
-        ({"pre_processing": {"audio_enhancer": True}}, "audio_enhancer"),
         (
             {
                 "realtime_processing": {
@@ -464,6 +463,97 @@ def test_a_missing_feature_is_refused_by_name_and_passes_where_it_exists(body, f
     parse_request(body, Capabilities(languages=frozenset(), features=frozenset({feature})))
 
 
+def test_a_missing_feature_says_what_would_provide_it():
+    """An add-on that lacks something tells the caller which setting it wants."""
+    known = Capabilities(languages=frozenset(), remedies={"summarization": "start vivavoce with --such-and-such"})
+    with pytest.raises(Unsupported, match=r"provides summarization \(start vivavoce with --such-and-such\)"):
+        parse_request({"post_processing": {"summarization": True}}, known)
+
+
+def test_features_come_with_all_their_options():
+    """What is switched on, with defaults filled in; what is configured and not switched on is off."""
+    asked = {
+        "realtime_processing": {
+            "translation": True,
+            "translation_config": {"target_languages": ["fr"], "informal": True},
+            "pii_redaction": True,
+            "sentiment_analysis": True,
+            "custom_spelling_config": {"spelling_dictionary": {"Femke": ["femka"]}},
+        },
+        "post_processing": {"summarization": True, "chapterization": True},
+    }
+    parsed = parse_request(asked, Capabilities(languages=frozenset(), features=FEATURES))
+    assert parsed.options.features == {
+        Feature.PII_REDACTION: {"entity_types": [], "processed_text_type": "MARKER", "redact_audio": False},
+        Feature.SENTIMENT_ANALYSIS: {},
+        Feature.TRANSLATION: {
+            "target_languages": ["fr"],
+            "model": "base",
+            "match_original_utterances": True,
+            "lipsync": True,
+            "context_adaptation": True,
+            "informal": True,
+        },
+        Feature.SUMMARIZATION: {"type": "general"},
+    }
+    assert options_of(json.loads(json.dumps(parsed.request))) == parsed.options
+
+
+def test_extensions_show_only_where_they_are_asked_for():
+    """The effective request of everybody else is what Gladia's would be."""
+    every = Capabilities(languages=frozenset(), features=FEATURES)
+    plain = parse_request({}, every).request["realtime_processing"]
+    assert not {"diarization", "pii_redaction"} & set(plain)
+    asked = {"diarization": True, "diarization_config": {"max_speakers": 4.0}, "pii_redaction": False}
+    shown = parse_request({"realtime_processing": asked}, every).request["realtime_processing"]
+    assert shown == {**plain, "diarization": True, "diarization_config": {"max_speakers": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"diarization_config": {"number_of_speakers": 0}}, "number_of_speakers must not be less than 1"),
+        ({"diarization_config": {"min_speakers": -1}}, "min_speakers must not be less than 0"),
+        ({"diarization_config": {"speakers": 1}}, "speakers must not be given: no such field"),
+        (
+            {"diarization_config": {"number_of_speakers": 3, "max_speakers": 2}},
+            " must not hold numbers of speakers that contradict each other",
+        ),
+        (
+            {"pii_redaction_config": {"processed_text_type": "BLUR"}},
+            "processed_text_type must be one of the following values: MARKER, MASK",
+        ),
+        ({"pii_redaction_config": {"entity_types": ["NAME", 1]}}, "entity_types.1 must be a string"),
+    ],
+)
+def test_extensions_are_checked_like_the_rest(config, problem):
+    """Each mistake names its field."""
+    (config_name,) = config
+    separator = "" if problem.startswith(" ") else "."
+    assert problems_of({"realtime_processing": config}) == [f"realtime_processing.{config_name}{separator}{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "config", "expected"),
+    [
+        (1, None, Diarization()),
+        (1, {"max_speakers": 0, "min_speakers": 0}, Diarization()),
+        (1, {"number_of_speakers": 2, "min_speakers": 1, "max_speakers": 4}, Diarization(minimum=2, maximum=2)),
+        (1, {"min_speakers": 2, "max_speakers": 4}, Diarization(minimum=2, maximum=4)),
+        (2, None, Diarization(by_channel=True)),
+        (2, {}, Diarization(by_channel=True)),
+        (2, {"max_speakers": 3}, Diarization(maximum=3)),
+    ],
+)
+def test_speakers_are_told_apart_as_asked(channels, config, expected):
+    """By voice on one channel; with several the channel is the speaker, unless numbers of speakers are given."""
+    asked = {"diarization": True, "diarization_config": config}
+    every = Capabilities(languages=frozenset(), features=FEATURES)
+    parsed = parse_request({"channels": channels, "realtime_processing": asked}, every)
+    assert parsed.options.diarization == expected
+    assert parse_request({"realtime_processing": {**asked, "diarization": False}}, every).options.diarization is None
+
+
 def test_a_missing_language_is_refused_with_what_there_is():
     """The answer names the languages that are missing and the ones to ask for, all at once with other lacks."""
     body = {"language_config": {"languages": ["nl", "en", "fr"]}, "post_processing": {"summarization": True}}
@@ -482,6 +572,13 @@ def test_mistakes_are_reported_before_missing_features():
 def test_features_switched_off_ask_for_nothing(flag):
     """False is always fine, whatever is installed."""
     parse_request({"post_processing": {flag: False}}, ENGLISH)
+
+
+def test_the_audio_enhancer_is_accepted_and_changes_nothing():
+    """It shows in the effective request, and the session is like any other."""
+    parsed = parse_request({"pre_processing": {"audio_enhancer": True}}, ENGLISH)
+    assert parsed.request["pre_processing"]["audio_enhancer"] is True
+    assert parsed.options == parse_request({}, ENGLISH).options
 
 
 def test_chapterization_is_accepted_and_ignored():

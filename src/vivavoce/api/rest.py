@@ -41,8 +41,8 @@ MAX_PAGE = 100
 MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
 
-FEATURES = frozenset({"callback"})
-"""What every installation has, whatever its engine."""
+FEATURES = frozenset({"callback", "diarization"})
+"""What every installation has, whatever its engine and its add-ons."""
 
 _FINISHED = {Status.DONE, Status.ERROR}
 
@@ -62,6 +62,14 @@ class Sessions(Protocol):
     def engine_info(self) -> EngineInfo:
         """What the engine can do, once the hub is ready."""
 
+    @property
+    def features(self) -> frozenset[str]:
+        """Names of what add-ons provide, once the hub is ready."""
+
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """What would provide features that are missing, by their names."""
+
     async def ready(self) -> None:
         """Return when the models are loaded."""
 
@@ -74,7 +82,10 @@ class Sessions(Protocol):
         *,
         most: int | None,
     ) -> tuple[SessionRecord, str]:
-        """Make a session and give it with its socket token; raises `CapacityError`, also for one beyond `most`."""
+        """Make a session and give it with its socket token; raises `CapacityError`, also for one beyond `most`.
+
+        Raises `RequestError` where an add-on cannot do what it is asked for.
+        """
 
     def is_running(self, session_id: str) -> bool:
         """Tell whether this process works on the session."""
@@ -164,7 +175,9 @@ async def create_session(request: Request, caller: CallerOf, hub: Hub) -> JSONRe
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
     raw = await _read_body(request, MAX_INIT_BYTES)
     await hub.ready()
-    capabilities = Capabilities(languages=hub.engine_info.languages, features=FEATURES)
+    capabilities = Capabilities(
+        languages=hub.engine_info.languages, features=FEATURES | hub.features, remedies=hub.remedies
+    )
     parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
     if parsed.options.callback_url is not None and not request.app.state.settings.allow_private_callbacks:
         _require_public(parsed.options.callback_url)
@@ -304,8 +317,9 @@ async def read_session(record: Session, hub: Hub) -> JSONResponse:
 async def _body(hub: Sessions, record: SessionRecord) -> dict[str, Any]:
     if record.status != Status.DONE:
         return session_body(record, [], [])
-    finals, messages = await asyncio.gather(hub.store.finals(record.id), hub.store.messages(record.id))
-    return session_body(record, finals, messages)
+    store = hub.store
+    kept = store.finals(record.id), store.messages(record.id), store.findings(record.id)
+    return session_body(record, *await asyncio.gather(*kept))
 
 
 @router.patch(

@@ -82,7 +82,7 @@ def findings(**overrides: Any) -> Iterator[Finding]:
             yield Finding(Level.FAIL, "settings", line, "correct the setting it names")
         return
     yield Finding(Level.OK, "settings", "valid")
-    for check in (_engine, _vad, _aligner, _directory, _disk, _port):
+    for check in (_engine, _vad, _aligner, _addons, _directory, _disk, _port):
         yield check(settings)
 
 
@@ -152,6 +152,27 @@ def _aligner(settings: Settings) -> Finding:
         aligner.align(np.zeros(SAMPLE_RATE, dtype=np.float32), ["hello"])
 
     return _plugin("aligners", settings.aligner, "word times", align)
+
+
+def _addons(settings: Settings) -> Finding:
+    import asyncio
+
+    from vivavoce.runtime.addons import Addons
+
+    async def load() -> Addons:
+        addons = await Addons.load(settings)
+        await addons.close()
+        return addons
+
+    try:
+        addons = asyncio.run(load())
+    except SetupError as error:
+        return Finding(Level.FAIL, "add-ons", str(error), "correct the setting it names")
+    except Exception as error:  # noqa: BLE001 - a broken plugin may raise anything, and that is what is asked
+        return Finding(Level.FAIL, "add-ons", _one_line(error), INSTALL_AGAIN)
+    ready = ", ".join(sorted(addons.features)) or "none"
+    missing = "; ".join(addons.missing.values())
+    return Finding(Level.OK, "add-ons", ready, missing and f"to have more: {missing}")
 
 
 def _plugin(kind: str, name: str, shown: str, use: Callable[[Any], None]) -> Finding:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from pocketsphinx import Decoder
 
-from vivavoce.engines import pronounce
+from vivavoce import pronounce
 from vivavoce.model import SAMPLE_RATE, Samples
 
 LONGEST_S = 90.0

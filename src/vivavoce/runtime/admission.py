@@ -16,11 +16,18 @@ from concurrent.futures import Executor
 
 from vivavoce.config import Settings
 from vivavoce.errors import CapacityError, Unavailable
+from vivavoce.model import SessionOptions
 from vivavoce.runtime import metrics
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.journal import Journal
 
 PROBE_S = 1.0
+
+
+def weight(options: SessionOptions) -> int:
+    """Give how many sessions a session counts for: a channel's speakers cost as much as its text."""
+    asked = options.diarization
+    return 1 if asked is None or asked.by_channel else 1 + options.audio.channels
 
 
 class Load:
@@ -40,6 +47,7 @@ class Load:
         return {
             "decode": pool.oldest_s if pool is not None else 0.0,
             "partials": pool.unseen_s if pool is not None else 0.0,
+            "speakers": pool.speakers_s if pool is not None else 0.0,
             "journal": self._journal.oldest_s,
             "hearing": max(self._hearing_s, late_s),
         }
@@ -58,13 +66,17 @@ class Load:
 
 
 class Admission:
-    """Counts the sessions there are, by owner, and refuses those that are too many."""
+    """Counts the sessions there are, by owner, and refuses those that are too many.
+
+    The server's limit is on their weights, an owner's on their number.
+    """
 
     def __init__(self, settings: Settings, load: Load) -> None:
         self._settings, self._load = settings, load
         self._owned: Counter[str] = Counter()
+        self._weight = 0
 
-    def admit(self, owner: str, most: int | None) -> None:
+    def admit(self, owner: str, most: int | None, weight: int = 1) -> None:
         """Count one more session of an owner that may have `most`; raises `CapacityError` where that cannot be."""
         usual = self._settings.overload_delay
         limits = {"partials": min(self._settings.overload_partial_delay, usual)}
@@ -72,20 +84,26 @@ class Admission:
         if slow:
             metrics.REFUSALS.labels("load").inc()
             raise Unavailable(f"the server is overloaded ({', '.join(slow)})")
-        if self._owned.total() >= self._settings.max_sessions:
+        if self._weight + weight > self._settings.max_sessions:
             metrics.REFUSALS.labels("sessions").inc()
-            raise CapacityError(f"all {self._settings.max_sessions} sessions of this server are taken")
+            raise CapacityError(self._full(weight))
         if most is not None and self._owned[owner] >= most:
             metrics.REFUSALS.labels("key_sessions").inc()
             raise CapacityError(f"this key has {self._owned[owner]} sessions and may have {most}; stop one first")
-        self.enter(owner)
+        self.enter(owner, weight)
 
-    def enter(self, owner: str) -> None:
+    def enter(self, owner: str, weight: int = 1) -> None:
         """Count a session that is there anyway."""
         self._owned[owner] += 1
+        self._weight += weight
 
-    def leave(self, owner: str) -> None:
+    def leave(self, owner: str, weight: int = 1) -> None:
         """Count a session less."""
         self._owned[owner] -= 1
+        self._weight -= weight
         if not self._owned[owner]:
             del self._owned[owner]
+
+    def _full(self, weight: int) -> str:
+        taken = f"all {self._settings.max_sessions} sessions of this server are taken"
+        return taken if weight == 1 else f"{taken}, or too many for one that counts as {weight}"

@@ -20,14 +20,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
 from vivavoce.errors import EngineError
-from vivavoce.model import Clip, Hypothesis
+from vivavoce.model import Clip, Hypothesis, Voice, Word
 from vivavoce.plugins import Engine
 from vivavoce.runtime import metrics
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 log = structlog.get_logger()
 
@@ -45,12 +46,14 @@ def _give_way() -> None:
 class Request:
     """A clip and who wants its hypothesis: `answer(hypothesis or None, seconds spent decoding)`.
 
-    A `late` one is of a session that catches up after a crash; it waits for all that is live.
+    A `late` one is of a session that catches up after a crash; it waits for all that is live. A final `with_voices` is
+    answered with who is heard in it.
     """
 
     clip: Clip
     answer: Callable[[Hypothesis | None, float], None]
     late: bool = False
+    with_voices: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -62,17 +65,28 @@ class Request:
 class DecodePool:
     """Owns the threads that decode; everything else of it lives on the event loop."""
 
-    def __init__(self, engine: Engine, aligner: IsolatedAligner | None, *, threads: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        aligner: IsolatedAligner | None,
+        diarizer: IsolatedDiarizer | None = None,
+        *,
+        threads: int,
+    ) -> None:
         self.engine = engine
+        self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_give_way)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
         self._unseen_since: dict[str, float] = {}
+        self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
         self._work = asyncio.Event()
         self._free_for_partials = max(threads - 1, 1)
-        self._tasks = {asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)}
+        self._tasks: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)
+        }
 
     @property
     def waiting(self) -> dict[str, float]:
@@ -91,6 +105,11 @@ class DecodePool:
         oldest = next(iter(self._partials), None)
         return time.monotonic() - self._unseen_since[oldest] if oldest is not None else 0.0
 
+    @property
+    def speakers_s(self) -> float:
+        """How long the oldest clip that waits to have its speakers told apart has been waiting."""
+        return self._diarizer.oldest_s if self._diarizer is not None else 0.0
+
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
         for task in self._tasks:
@@ -106,10 +125,14 @@ class DecodePool:
         else:
             self._drop_partial(request.clip.key)
             (self._late if request.late else self._finals)[request] = None
+        if request.clip.final and not request.late:
+            # Telling voices apart takes longer than decoding and runs beside it.
+            self._listen(request)
         self._work.set()
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request, and say whether it still waited; one that is being decoded is answered all the same."""
+        self._voices.pop(request, None)
         for queue in (self._finals, self._late):
             if request in queue:
                 del queue[request]
@@ -158,26 +181,51 @@ class DecodePool:
             log.error("decoding failed", sessions=sessions, error=type(error).__name__, exc_info=not known)
             metrics.DECODE_FAILURES.inc()
             for request in batch:
+                self._voices.pop(request, None)
                 request.answer(None, 0.0)
             return
         spent_s = (time.perf_counter() - started) / len(batch)
         metrics.DECODE_SECONDS.labels(batch[0].kind).observe(spent_s * len(batch))
         metrics.DECODE_BATCH.labels(batch[0].kind).observe(len(batch))
         for request, hypothesis in zip(batch, hypotheses, strict=True):
-            if request.clip.final and hypothesis.words and self._aligner is not None:
-                task = asyncio.create_task(self._align(request, hypothesis, spent_s), name="align")
+            if request.clip.final and hypothesis.words and (self._aligner is not None or request.with_voices):
+                task = asyncio.create_task(self._complete(request, hypothesis, spent_s), name="complete")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
+                self._voices.pop(request, None)
                 request.answer(hypothesis, spent_s)
 
-    async def _align(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
-        """Answer with measured word times, or with the engine's own where alignment fails."""
-        assert self._aligner is not None
+    async def _complete(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
+        """Answer with measured word times and with who is heard, as far as that is known."""
         started = time.perf_counter()
+        words, voices = await asyncio.gather(self._aligned(request, hypothesis), self._told(request))
+        self._voices.pop(request, None)
+        answer = replace(hypothesis, words=words, voices=voices)
+        request.answer(answer, spent_s + time.perf_counter() - started)
+
+    async def _aligned(self, request: Request, hypothesis: Hypothesis) -> tuple[Word, ...]:
+        """Give the words with measured times, or with the engine's own where alignment fails."""
+        if self._aligner is None:
+            return hypothesis.words
         times = await self._aligner.align(request.clip.samples, [word.text for word in hypothesis.words])
-        if times is not None:
-            pairs = zip(hypothesis.words, times, strict=True)
-            words = tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
-            hypothesis = replace(hypothesis, words=words)
-        request.answer(hypothesis, spent_s + time.perf_counter() - started)
+        if times is None:
+            return hypothesis.words
+        pairs = zip(hypothesis.words, times, strict=True)
+        return tuple(replace(word, start=start, end=end) for word, (start, end) in pairs)
+
+    def _listen(self, request: Request) -> None:
+        """Begin to tell the voices of a clip apart, unless that is withdrawn before its turn comes."""
+        if self._diarizer is None or not request.with_voices or request in self._voices:
+            return
+        told = self._diarizer.voices(request.clip.samples, wanted=lambda: request in self._voices)
+        task = self._voices[request] = asyncio.create_task(told, name="voices")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, request: Request) -> tuple[Voice, ...]:
+        """Give who is heard; nobody where nobody asked, or where the request was withdrawn."""
+        if request.late:
+            self._listen(request)
+        task = self._voices.get(request)
+        return await task if task is not None else ()

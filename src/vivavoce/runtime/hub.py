@@ -20,10 +20,11 @@ from vivavoce.errors import StoreError, Unavailable
 from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
 from vivavoce.runtime import metrics
-from vivavoce.runtime.admission import Admission, Load
+from vivavoce.runtime.addons import Addons
+from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
 from vivavoce.runtime.parts import Parts, Past, Wire
@@ -102,6 +103,16 @@ class Hub:
         """What this installation's engine can do; known once `ready` has returned."""
         return self._parts.models.result().pool.engine.info
 
+    @property
+    def features(self) -> frozenset[str]:
+        """Names of the features that this installation's add-ons provide; known once `ready` has returned."""
+        return frozenset(self._parts.models.result().addons.features)
+
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """What would provide those that lack something, by their names."""
+        return {feature.value: remedy for feature, remedy in self._parts.models.result().addons.missing.items()}
+
     def is_running(self, session_id: str) -> bool:
         """Whether a session of this process still writes: results, messages or audio."""
         session = self._sessions.get(session_id)
@@ -143,11 +154,12 @@ class Hub:
     ) -> tuple[SessionRecord, str]:
         """Make a session and its socket token; raises `CapacityError` when there is no room.
 
-        An owner may have `most` sessions at once, any number where that is None.
+        Raises `RequestError` where an add-on cannot do what it is asked for. An owner may have `most` sessions at once,
+        any number where that is None.
         """
         if self._closing:
             raise Unavailable("the server is stopping")
-        self._admission.admit(owner, most)
+        self._admission.admit(owner, most, weight(options))
         token = secrets.token_urlsafe(32)
         record = SessionRecord(
             id=str(uuid.uuid4()),
@@ -159,11 +171,12 @@ class Hub:
             custom_metadata=custom_metadata,
         )
         try:
-            session = Session(record, options, self._parts)
+            models = await asyncio.shield(self._parts.models)
+            session = Session(record, options, self._parts, opened=await models.addons.open(options))
             opening = session.opening(record.created_at)
             await self.store.add_session(record, opening)
         except BaseException:
-            self._admission.leave(owner)
+            self._admission.leave(owner, weight(options))
             raise
         self._begin(record, session)
         self._parts.courier.wake(record.id, opening)
@@ -216,7 +229,7 @@ class Hub:
             # While the server stops, a resting session still takes its client's audio for the next process.
             if not self._closing:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
-                self._admission.leave(record.owner)
+                self._admission.leave(record.owner, weight(session.options))
                 self._left(record.id)
             log.info("session over" if session.over else "session left", session=record.id)
 
@@ -280,7 +293,7 @@ class Hub:
             snapshots=await store.snapshots(record.id),
         )
         session = Session(record, self._parts.wire.options_of(record.request), self._parts, past)
-        self._admission.enter(record.owner)
+        self._admission.enter(record.owner, weight(session.options))
         self._begin(record, session)
         log.info("session taken up", session=record.id)
 
@@ -289,12 +302,15 @@ async def _load(settings: Settings) -> Models:
     def make(kind: str, name: str) -> Any:
         return plugin(kind, name)()
 
-    engine, vad = await asyncio.gather(
+    engine, vad, addons = await asyncio.gather(
         asyncio.to_thread(make, "engines", settings.engine),
         asyncio.to_thread(make, "vads", settings.vad),
+        Addons.load(settings),
     )
     aligner = None
     if not engine.info.word_times:
         aligner = IsolatedAligner(plugin("aligners", settings.aligner))
         await aligner.start()
-    return Models(pool=DecodePool(engine, aligner, threads=settings.decode_threads), vad=vad, aligner=aligner)
+    diarizer = IsolatedDiarizer(plugin("diarizers", settings.diarizer), processes=settings.diarizer_processes)
+    pool = DecodePool(engine, aligner, diarizer, threads=settings.decode_threads)
+    return Models(pool=pool, vad=vad, aligner=aligner, addons=addons, diarizer=diarizer)

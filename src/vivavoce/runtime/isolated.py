@@ -1,8 +1,8 @@
-"""An aligner in processes of its own, because it holds the GIL while it works.
+"""Plugins in processes of their own: an aligner holds the GIL while it works, a diarizer keeps a core busy.
 
-Each worker is one spawned process (never forked: the server has threads by then) that loads the aligner once and does
+Each worker is one spawned process (never forked: the server has threads by then) that loads the plugin once and does
 one call at a time. A worker that dies or outlives its deadline is replaced while others go on, and the call at hand is
-tried once more; a second loss costs it its times. A worker ends with its parent, however that ended.
+tried once more; a second loss costs it its answer. A worker ends with its parent, however that ended.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from types import ModuleType
+from typing import Any
 
 import structlog
 
 from vivavoce.errors import EngineError
-from vivavoce.model import SAMPLE_RATE, Samples
-from vivavoce.plugins import Aligner
+from vivavoce.model import SAMPLE_RATE, Samples, Voice
+from vivavoce.plugins import Aligner, Diarizer
 
 Times = list[tuple[float, float]]
 
 START_S = 60.0
-"""Time for a worker to load its aligner."""
+"""Time for a worker to load its plugin."""
 RETRY_S = 10.0
 """Pause after an attempt to replace a worker that did not start."""
 CLOSE_S = 2.0
@@ -40,18 +43,22 @@ TRIES = 2
 _log = structlog.get_logger(__name__)
 
 
-class IsolatedAligner:
-    """Word times from aligners in `processes` workers; calls beyond that wait their turn, in order.
+class Isolated:
+    """A plugin in `processes` workers; calls beyond that wait their turn, in order.
 
-    `factory` makes the aligner inside the worker, so it must be importable there by name. A try may take `grace_s` and
-    once the length of its clip; waiting for a worker is not counted, so load never costs a final its times.
+    `factory` makes the plugin inside the worker, so it must be importable there by name; `role` names it in the log. A
+    try may take `grace_s` and once the length of its clip; waiting for a worker is not counted, so load never costs a
+    final its answer.
     """
 
-    def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
+    def __init__(self, factory: Callable[[], object], *, role: str, processes: int = 1, grace_s: float = 5.0) -> None:
+        self._role = role
         self._grace_s = grace_s
         self._workers = [_Worker(factory) for _ in range(processes)]
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._waiting: deque[float] = deque()
         self._replacing: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -59,43 +66,51 @@ class IsolatedAligner:
         """The workers' process ids, of those that run."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
-    async def start(self) -> None:
-        """Start the workers, once; raises `EngineError` where the aligner cannot be loaded."""
-        try:
-            await asyncio.gather(*(worker.open() for worker in self._workers))
-        except Exception as error:
-            await self.close()
-            raise EngineError("the aligner could not be started") from error
-        for worker in self._workers:
-            self._free.put_nowait(worker)
+    @property
+    def oldest_s(self) -> float:
+        """How long the call that has waited longest for a worker has waited."""
+        return time.monotonic() - self._waiting[0] if self._waiting else 0.0
 
-    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
-        """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
+    async def start(self) -> None:
+        """Start the workers, unless they were; raises `EngineError` where the plugin cannot be loaded."""
+        if self._starting is None or (self._starting.done() and not self._started):
+            self._starting = asyncio.create_task(self._start(), name=f"start {self._role}")
+        await asyncio.shield(self._starting)
+
+    async def call(
+        self, method: str, samples: Samples, *arguments: object, wanted: Callable[[], bool] = lambda: True
+    ) -> Any:
+        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started.
+
+        A call that is not `wanted` any more when it is its turn gets None too.
+        """
+        if not self._started:
+            return None
         for _ in range(TRIES):
-            worker = await self._free.get()
-            if not worker.running:
-                self._give_back(worker, lost=True)
+            worker = await self._next()
+            if not worker.running or not wanted():
+                self._give_back(worker, lost=not worker.running)
                 return None
-            times, lost = await self._align_on(worker, samples, words)
+            answer, lost = await self._call_on(worker, method, samples, *arguments)
             if not lost or self._closed:
-                return times
+                return answer
         return None
 
-    async def _align_on(self, worker: _Worker, samples: Samples, words: Sequence[str]) -> tuple[Times | None, bool]:
-        """Try on one worker; give the times, and whether the worker was lost."""
+    async def _call_on(self, worker: _Worker, method: str, samples: Samples, *arguments: object) -> tuple[Any, bool]:
+        """Try on one worker; give the answer, and whether the worker was lost."""
         audio_s, lost = len(samples) / SAMPLE_RATE, False
         try:
-            return await asyncio.wait_for(worker.align(samples, words), self._grace_s + audio_s), lost
+            return await asyncio.wait_for(worker.call(method, samples, *arguments), self._grace_s + audio_s), lost
         except (TimeoutError, BrokenProcessPool) as error:
             lost = True
             worker.discard(kill=isinstance(error, TimeoutError))
-            _log.warning("aligner_lost", reason=type(error).__name__, audio_s=audio_s)
+            _log.warning(f"{self._role}_lost", reason=type(error).__name__, audio_s=audio_s)
         except asyncio.CancelledError:
             # Closing cancels what the worker has not begun; anything else is the caller's own end.
             if not self._closed:
                 raise
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a final goes out all the same
-            _log.warning("alignment_failed", reason=type(error).__name__, audio_s=audio_s)
+            _log.warning(f"{self._role}_failed", reason=type(error).__name__, audio_s=audio_s)
         finally:
             self._give_back(worker, lost=lost)
         return None, lost
@@ -106,13 +121,38 @@ class IsolatedAligner:
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
         if self._free.empty():
             self._free.put_nowait(self._workers[0])
 
+    @property
+    def _started(self) -> bool:
+        task = self._starting
+        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+
+    async def _start(self) -> None:
+        try:
+            await asyncio.gather(*(worker.open() for worker in self._workers))
+        except Exception as error:
+            await asyncio.gather(*(worker.close() for worker in self._workers))
+            raise EngineError(f"the {self._role} could not be started") from error
+        for worker in self._workers:
+            self._free.put_nowait(worker)
+
+    async def _next(self) -> _Worker:
+        asked_at = time.monotonic()
+        self._waiting.append(asked_at)
+        try:
+            return await self._free.get()
+        finally:
+            self._waiting.remove(asked_at)
+
     def _give_back(self, worker: _Worker, *, lost: bool) -> None:
         if lost and not self._closed and worker.may_reopen():
-            task = asyncio.create_task(self._replace(worker), name="replace aligner")
+            task = asyncio.create_task(self._replace(worker), name=f"replace {self._role}")
             self._replacing.add(task)
             task.add_done_callback(self._replacing.discard)
         else:
@@ -123,15 +163,39 @@ class IsolatedAligner:
         try:
             await worker.open()
         except Exception as error:  # noqa: BLE001 - the factory is a plugin
-            _log.warning("aligner_not_replaced", reason=type(error).__name__)
+            _log.warning(f"{self._role}_not_replaced", reason=type(error).__name__)
         finally:
             self._free.put_nowait(worker)
+
+
+class IsolatedAligner(Isolated):
+    """Word times from aligners in workers."""
+
+    def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
+        super().__init__(factory, role="aligner", processes=processes, grace_s=grace_s)
+
+    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
+        """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
+        times: Times | None = await self.call("align", samples, list(words))
+        return times
+
+
+class IsolatedDiarizer(Isolated):
+    """Who is heard, from diarizers in workers."""
+
+    def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
+        super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
+
+    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+        """Give who is heard in a clip; nobody where that fails for any reason or is not `wanted` at its turn."""
+        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted)
+        return voices or ()
 
 
 class _Worker:
     """One process; closed until `open`, and again after `discard` or `close`."""
 
-    def __init__(self, factory: Callable[[], Aligner]) -> None:
+    def __init__(self, factory: Callable[[], object]) -> None:
         self._factory = factory
         self._pool: ProcessPoolExecutor | None = None
         self._not_before = 0.0
@@ -145,7 +209,7 @@ class _Worker:
         return asyncio.get_running_loop().time() >= self._not_before
 
     async def open(self) -> None:
-        """Start the process and load the aligner; raises what the factory raised."""
+        """Start the process and load the plugin; raises what the factory raised."""
         loop = asyncio.get_running_loop()
         spawn = multiprocessing.get_context("spawn")
         pool = self._pool = ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=_settle)
@@ -160,8 +224,8 @@ class _Worker:
             self.discard(kill=True)
             raise
 
-    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _align, samples, list(words))
+    async def call(self, method: str, *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _call, method, arguments)
 
     def discard(self, *, kill: bool) -> None:
         """Let the process go without waiting; `kill` where it may still run."""
@@ -203,7 +267,7 @@ def _unseen_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-_loaded: list[Aligner] = []
+_loaded: list[object] = []
 
 
 def _settle() -> None:
@@ -221,9 +285,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _load(factory: Callable[[], Aligner]) -> None:
+def _load(factory: Callable[[], object]) -> None:
     _loaded[:] = [factory()]
 
 
-def _align(samples: Samples, words: list[str]) -> Times | None:
-    return _loaded[0].align(samples, words)
+def _call(method: str, arguments: tuple[object, ...]) -> Any:
+    return getattr(_loaded[0], method)(*arguments)

@@ -1,4 +1,5 @@
-"""A session's way through: bytes of the journal → frames → voice activity → channels → decode pool → events.
+"""A session's way through: bytes of the journal → frames → voice activity → channels → decode pool → text
+rules → events.
 
 Reading bytes, resampling and voice activity run on a thread of the `ears`; the channels' state machines and the answers
 of the pool run on the event loop, so they never meet. `hear` goes on only when the last piece is through, and a session
@@ -19,36 +20,50 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from vivavoce.config import Settings
-from vivavoce.events import Event, Problem, SpeechEnded
+from vivavoce.errors import EngineError
+from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
+from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.decode import DecodePool, Request
-from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
+from vivavoce.runtime.rules import TextRules
 from vivavoce.speech.audio import FRAME, AudioDecoder
 from vivavoce.speech.channel import Ask, Channel, ChannelState, Outcome, Settled, Step, Withdraw
 from vivavoce.speech.endpoint import Endpointer
+from vivavoce.speech.speakers import Speakers
+
+log = structlog.get_logger()
 
 MAX_FINALS_OUT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """What hears: voice activity, and the pool around the engine."""
+    """What hears: voice activity, and the pool around the engine; and what makes something of the text.
+
+    The diarizer starts when a session first needs it.
+    """
 
     pool: DecodePool
     vad: Vad
     aligner: IsolatedAligner | None
+    addons: Addons
+    diarizer: IsolatedDiarizer | None = None
 
     async def close(self) -> None:
         """Stop decoding and free the models."""
         await self.pool.close()
-        if self.aligner is not None:
-            await self.aligner.close()
+        for isolated in (self.aligner, self.diarizer):
+            if isolated is not None:
+                await isolated.close()
         self.pool.engine.close()
+        await self.addons.close()
 
 
 class Listener:
@@ -56,6 +71,8 @@ class Listener:
 
     _pool: DecodePool
     _vad: Vad
+    _rules: TextRules
+    _hints: tuple[str, ...]
 
     def __init__(
         self,
@@ -79,15 +96,40 @@ class Listener:
         self.late = False
         self.decoding_s = 0.0
 
-    async def begin(self, models: asyncio.Task[Models], snapshots: Iterable[Snapshot]) -> int:
-        """Wait for the models, go to where the snapshots were taken, and give the byte of the audio to hear from."""
-        loaded = await asyncio.shield(models)
-        self._pool, self._vad = loaded.pool, loaded.vad
+    async def begin(
+        self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot], *, hints: tuple[str, ...] = ()
+    ) -> int:
+        """Go to where the snapshots were taken, and give the byte of the audio to hear from.
+
+        `rules` mend the texts, and engines that can be told are given the `hints`.
+        """
+        self._pool, self._vad, self._rules = models.pool, models.vad, rules
+        self._hints = hints
+        if self._wants_voices:
+            await self._start_diarizer(models.diarizer)
         self._vads = [(0, self._vad.open()) for _ in self._channels]
         for snapshot in snapshots:
             self._restore(snapshot)
         needed = [min(channel.at, heard) for channel, (heard, _) in zip(self._channels, self._vads, strict=True)]
         return self._decoder.seek(min(needed))
+
+    @property
+    def _wants_voices(self) -> bool:
+        asked = self._options.diarization
+        return asked is not None and not asked.by_channel
+
+    async def _start_diarizer(self, diarizer: IsolatedDiarizer | None) -> None:
+        """Have the diarizer run; a session goes without where it does not, and says so."""
+        cause: object = "there is none"
+        if diarizer is not None:
+            try:
+                await diarizer.start()
+            except EngineError as error:
+                cause = error.__cause__
+            else:
+                return
+        log.error("speakers are not told apart", session=self._session_id, error=str(cause))
+        self._say(Problem(code="engine_error", message="speakers are not told apart: no diarizer started"), None)
 
     def _restore(self, snapshot: Snapshot) -> None:
         saved = snapshot.state
@@ -96,6 +138,7 @@ class Listener:
             free_from=saved["free_from"],
             endpointer=saved["endpointer"],
             origin=(saved["vad_at"], self._vad.load(saved["vad"])),
+            speakers=saved.get("speakers", ()),
         )
         self._channels[snapshot.channel].restore(state)
         self._vads[snapshot.channel] = state.origin
@@ -190,9 +233,15 @@ class Listener:
             samples=ask.samples,
             final=ask.final,
             languages=self._options.languages,
+            hints=self._hints,
         )
         self._keys[ask.channel] = clip.key
-        request = Request(clip=clip, answer=partial(self._on_answer, ask), late=self.late)
+        request = Request(
+            clip=clip,
+            answer=partial(self._on_answer, ask),
+            late=self.late,
+            with_voices=ask.final and self._wants_voices,
+        )
         self._asked[ask.channel, ask.number] = request
         self._pool.submit(request)
 
@@ -214,8 +263,11 @@ class Listener:
 
     def _tell(self, outcome: Outcome) -> None:
         match outcome:
-            case Settled(final=final, state=state):
-                self._say(final, self._snapshot(final.utterance.channel, state))
+            case Settled(final=Final(utterance=heard), state=state):
+                self._say(self._rules.final(heard), self._snapshot(heard.channel, state))
+            case Partial(utterance=heard):
+                if (shown := self._rules.partial(heard)) is not None:
+                    self._say(shown, None)
             case SpeechEnded(channel=channel):
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._keys.pop(channel))
@@ -225,13 +277,15 @@ class Listener:
 
     def _snapshot(self, channel: int, state: ChannelState) -> Snapshot:
         vad_at, vad_state = state.origin
-        saved = {
+        saved: dict[str, Any] = {
             "kept_from": state.kept_from,
             "free_from": state.free_from,
             "endpointer": state.endpointer,
             "vad_at": vad_at,
             "vad": self._vad.save(vad_state),
         }
+        if state.speakers:
+            saved["speakers"] = state.speakers
         return Snapshot(channel=channel, state=saved)
 
 
@@ -242,4 +296,6 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
         maximum=round(options.maximum_utterance_s * SAMPLE_RATE),
     )
     partial_every = round(settings.partial_interval * SAMPLE_RATE) if Kind.PARTIAL in options.wanted else None
-    return Channel(index, endpointer, partial_every=partial_every)
+    asked = options.diarization
+    speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
+    return Channel(index, endpointer, partial_every=partial_every, speakers=speakers)

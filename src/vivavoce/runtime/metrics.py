@@ -51,6 +51,7 @@ ANSWER_SECONDS = _histogram(
 DECODE_SECONDS = _histogram("decode_seconds", "What the engine took for one batch.", _SLOW, "kind")
 DECODE_BATCH = _histogram("decode_batch_size", "Clips in one batch.", _SIZES, "kind")
 DECODE_FAILURES = _counter("decode_failures", "Batches that the engine failed on.")
+ADDON_SECONDS = _histogram("addon_seconds", "What an add-on took, by feature and outcome.", _SLOW, "addon", "outcome")
 
 RESUMES = _counter("resumes", "Sockets that took a session up again.")
 RESUMES_AMBIGUOUS = _counter("resumes_ambiguous", "Resumes whose first bytes fit in several places, as silence does.")

@@ -47,6 +47,7 @@ from vivavoce.events import (
 from vivavoce.model import (
     Control,
     Delivery,
+    Feature,
     Kind,
     Result,
     SessionOptions,
@@ -60,11 +61,15 @@ from vivavoce.plugins import Write
 from vivavoce.runtime import metrics
 from vivavoce.runtime.callbacks import Mailing
 from vivavoce.runtime.clock import SessionClock
+from vivavoce.runtime.examiner import Examiner
 from vivavoce.runtime.intake import Intake
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.mailbox import Ending, Mailbox, Mark
+from vivavoce.runtime.opened import Opened
 from vivavoce.runtime.parts import Connection, Parts, Past
+from vivavoce.runtime.rules import TextRules
 from vivavoce.runtime.sayings import Sayings
+from vivavoce.runtime.silencing import Span, findings_in, hidden_spans, silence
 
 log = structlog.get_logger()
 
@@ -84,8 +89,15 @@ CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 class Session:
     """One live session; every method runs on the event loop."""
 
-    def __init__(self, record: SessionRecord, options: SessionOptions, parts: Parts, past: Past | None = None) -> None:
-        """Make a new session, or with a `past` one that goes on."""
+    def __init__(
+        self,
+        record: SessionRecord,
+        options: SessionOptions,
+        parts: Parts,
+        past: Past | None = None,
+        opened: Opened | None = None,
+    ) -> None:
+        """Make a new session, or with a `past` one that goes on; its add-ons may be `opened` already."""
         self.id = record.id
         self.resting = asyncio.Event()
         self.over = False
@@ -134,7 +146,8 @@ class Session:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s = record.transcription_s
-        self._snapshots = past.snapshots
+        self._created_at, self._past, self._opened = record.created_at, past, opened
+        self._examiner = Examiner(said=self._said, say=self._say, woken=self._wake.set)
 
     def opening(self, at: datetime) -> tuple[Delivery, ...]:
         """Give what the session owes from the moment it exists; no socket is told that it does."""
@@ -152,6 +165,11 @@ class Session:
         if self._connection is not None:
             return "live"
         return "away" if self._clock.ever_connected else "queued"
+
+    @property
+    def options(self) -> SessionOptions:
+        """What its client asked for."""
+        return self._options
 
     @property
     def speakers(self) -> int:
@@ -250,9 +268,11 @@ class Session:
         """Live until the session is over and its client has its messages, or rests; never raises."""
         try:
             await self._begin_hearing()
-            while not (self._flushed and self._listener.settled):
+            while not (self._flushed and self._listener.settled and self._examiner.settled):
                 self._wake.clear()
                 self._check()
+                if self._flushed and self._listener.settled:
+                    self._examiner.hurry()
                 if self._draining and self._listener.settled:
                     await self._await_receipts()
                     return
@@ -270,11 +290,16 @@ class Session:
         finally:
             self.resting.set()
             self._listener.close()
+            self._examiner.close()
         await self._linger()
 
     async def _begin_hearing(self) -> None:
         """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
-        self._heard = await self._listener.begin(self._parts.models, self._snapshots)
+        models = await asyncio.shield(self._parts.models)
+        opened = self._opened or await models.addons.open(self._options)
+        rules = TextRules(self.id, opened, self._say)
+        self._heard = await self._listener.begin(models, rules, self._past.snapshots, hints=opened.hints)
+        self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0
         while self._controls and self._controls[0].at < self._heard:
@@ -288,6 +313,9 @@ class Session:
     async def _step(self) -> bool:
         """Hear a piece of the stream or act on a control; False if there is nothing to do now."""
         if self._listener.crowded or self._intake.audio_start is None:
+            return False
+        if self._examiner.crowded and self._seconds(self._heard) > (now() - self._created_at).total_seconds():
+            # Only where more was heard than can have been said since the session began.
             return False
         self._heard = max(self._heard, self._intake.audio_start)
         self._listener.late = self._heard < self._late_until
@@ -360,16 +388,38 @@ class Session:
             self._check()
             transcript = Transcript(utterances=tuple(await self._parts.store.finals(self.id)))
             self._say(TranscriptReady(transcript=transcript))
+            if not await self._examine(transcript):
+                return
             result = Result(
                 transcript=transcript,
                 audio_s=recorded_s,
                 channels=self._options.audio.channels,
                 transcription_s=self._decoding_s,
+                features=self._options.features,
+                findings=tuple(await self._parts.store.findings(self.id)),
             )
             self._say(ResultReady(result=result))
         await self._conclude(Ending.FINISHED)
 
+    async def _examine(self, transcript: Transcript) -> bool:
+        """Ask add-ons about the whole transcript; False where the server stops before they have answered."""
+        self._examiner.read(transcript)
+        while not self._examiner.settled:
+            if self._draining:
+                await self._await_receipts()
+                return False
+            self._wake.clear()
+            await self._wake.wait()
+            self._check()
+        await self._sayings.settle()
+        self._check()
+        return True
+
     async def _conclude(self, ending: Ending) -> None:
+        if not await self._silence():
+            # Unfinished: its audio is shown to nobody, and the next process tries again.
+            self.mailbox.close(ending)
+            return
         write = self._write(
             status=self._outcome,
             completed_at=now(),
@@ -383,6 +433,27 @@ class Session:
         await self._sayings.settle()
         await asyncio.to_thread(self._parts.audio.release, self.id)
         self.mailbox.close(ending if self._failure is None else Ending.FAILED)
+
+    async def _silence(self) -> bool:
+        """Silence in the stored audio what redaction hid, where that was asked for; False where it cannot be done.
+
+        Where the session failed, nobody knows what is in the audio that was not heard, so that goes too.
+        """
+        if not self._options.features.get(Feature.PII_REDACTION, {}).get("redact_audio"):
+            return True
+        await self._sayings.settle()
+        audio, store = self._options.audio, self._parts.store
+        try:
+            spans = hidden_spans(await store.finals(self.id), await store.findings(self.id))
+            if self._outcome is Status.ERROR:
+                heard_s, all_s = self._seconds(self._heard), self._seconds(self._intake.size)
+                spans += [Span(channel=channel, start=heard_s, end=all_s) for channel in range(audio.channels)]
+            start = self._intake.audio_start or 0
+            await asyncio.to_thread(silence, self._parts.audio, self.id, audio, start, spans)
+        except StoreError as error:
+            self._log.error("audio could not be silenced", error=str(error))
+            return False
+        return True
 
     @property
     def _decoding_s(self) -> float:
@@ -419,6 +490,8 @@ class Session:
     def _on_heard(self, event: Event, snapshot: Snapshot | None) -> None:
         write = None if snapshot is None else self._write(snapshot=snapshot, transcription_s=self._decoding_s)
         self._say(event, write)
+        if isinstance(event, Final) and key_of(event) not in self._said:
+            self._examiner.examine(event.utterance)
 
     def _say(self, event: Event, change: Write | None = None) -> None:
         """Send an event, once it is durable if it is to be; `change` becomes durable with it."""
@@ -456,6 +529,7 @@ class Session:
             change or self._write(),
             messages=(stored,),
             finals=(event.utterance,) if isinstance(event, Final) else (),
+            findings=findings_in(event),
             deliveries=deliveries,
         )
         self._sayings.add(write, partial(self._publish, message, stored, deliveries))

@@ -18,7 +18,7 @@ the same stream from `kept_from` on does and says from there what the first one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -30,6 +30,7 @@ from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
 from vivavoce.model import SAMPLE_RATE, Hypothesis, Samples, Utterance, Word
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, levels
+from vivavoce.speech.speakers import Speakers
 
 PREROLL = SAMPLE_RATE // 5
 
@@ -58,13 +59,15 @@ class Withdraw:
 class ChannelState:
     """A channel right after a segment closed, open segments excluded.
 
-    `kept_from` is the first sample that a later clip may reach back to, `origin` what the caller said of the frames.
+    `kept_from` is the first sample that a later clip may reach back to, `origin` what the caller said of the frames,
+    `speakers` who was heard up to and with the final that this was stored with.
     """
 
     kept_from: int
     free_from: int
     endpointer: Mapping[str, Any]
     origin: Any
+    speakers: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +108,15 @@ class _Segment:
 class Channel:
     """One track, from 0; pure, and the same for every split of the same frames."""
 
-    def __init__(self, index: int, endpointer: Endpointer, *, partial_every: int | None) -> None:
-        """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None."""
+    def __init__(
+        self, index: int, endpointer: Endpointer, *, partial_every: int | None, speakers: Speakers | None = None
+    ) -> None:
+        """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None.
+
+        Where `speakers` are told apart, finals say who they are.
+        """
         self._index = index
+        self._speakers = speakers
         self._endpointer = endpointer
         self._partial_every = partial_every
         self._frames: deque[Samples] = deque()
@@ -143,6 +152,8 @@ class Channel:
         """Go on from a state; feed the stream from `state.kept_from` on."""
         self._endpointer.restore(state.endpointer)
         self._kept_from, self._free_from = state.kept_from, state.free_from
+        if self._speakers is not None:
+            self._speakers.restore(state.speakers)
 
     def feed(self, samples: Samples, probabilities: NDArray[np.float32], origin: Any = None) -> list[Step]:
         """Take the next whole frames with a probability each; `origin` comes back in states that rest on them."""
@@ -298,10 +309,16 @@ class Channel:
         while self._closed and self._closed[0].answered:
             guess = self._closed.popleft()
             if guess.answer is not None and guess.answer.words:
-                assert guess.state is not None
-                final = Final(utterance=self._utterance(guess.ask, guess.answer))
-                finals.append(Settled(final=final, state=guess.state))
+                finals.append(self._settled(guess, guess.answer))
         return finals
+
+    def _settled(self, guess: _Guess, answer: Hypothesis) -> Settled:
+        utterance, state = self._utterance(guess.ask, answer), guess.state
+        assert state is not None
+        if self._speakers is not None:
+            utterance = self._speakers.attribute(utterance, answer.voices, guess.ask.start / SAMPLE_RATE)
+            state = replace(state, speakers=self._speakers.save())
+        return Settled(final=Final(utterance=utterance), state=state)
 
     def _utterance(self, ask: Ask, answer: Hypothesis) -> Utterance:
         shift = ask.start / SAMPLE_RATE

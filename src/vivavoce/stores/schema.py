@@ -125,6 +125,18 @@ finals = Table(
     Column("words", JSON, nullable=False),
 )
 
+findings = Table(
+    "findings",
+    metadata,
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("feature", String, primary_key=True),
+    Column("utterance_id", String, primary_key=True),
+    Column("target", String, primary_key=True),
+    Column("found", JSON(none_as_null=True)),
+    Column("error", Text),
+    Column("spent_s", Double, nullable=False),
+)
+
 controls = Table(
     "controls",
     metadata,

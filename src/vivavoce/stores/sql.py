@@ -20,10 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
 from vivavoce.model import ApiKey, Control, Kind, Lane, SessionRecord, Snapshot, Status, Utterance, Word
+from vivavoce.stores import findings as found
 from vivavoce.stores import outbox as owed
 from vivavoce.stores.database import READERS, empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
-from vivavoce.stores.schema import api_keys, controls, finals, messages, outbox, progress, sessions, snapshots
+from vivavoce.stores.schema import api_keys, controls, finals, findings, messages, outbox, progress, sessions, snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Executable
 
-    from vivavoce.model import Delivery, DeliveryReport, Outcome
+    from vivavoce.model import Delivery, DeliveryReport, Finding, Outcome
     from vivavoce.plugins import Write
 
 _T = TypeVar("_T")
@@ -162,7 +163,7 @@ class SqlStore:
             raise StoreError("cannot keep metadata: there is no such session")
 
     async def delete_session(self, session_id: str) -> None:
-        """Remove a session with its messages, finals, controls and deliveries; none is fine."""
+        """Remove a session with its messages, finals, findings, controls and deliveries; none is fine."""
         await self.delete_sessions([session_id])
 
     async def delete_sessions(self, session_ids: Sequence[str]) -> None:
@@ -207,8 +208,8 @@ class SqlStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in one transaction, in order, or none of them, even where the caller is cancelled.
 
-        Raises `StoreError` for a session that is not there or has another epoch, and for a message or final that is
-        there already.
+        Raises `StoreError` for a session that is not there or has another epoch, and for a message, final or
+        finding that is there already.
         """
         if not writes:
             return
@@ -254,6 +255,10 @@ class SqlStore:
         query = select(*columns).where(finals.c.session_id == session_id)
         rows = await self._rows("read finals", query.order_by(finals.c.start, finals.c.channel, finals.c.id))
         return [_utterance(row) for row in rows]
+
+    async def findings(self, session_id: str) -> list[Finding]:
+        """Give what add-ons said, by feature, utterance and target."""
+        return [found.finding(row) for row in await self._rows("read findings", found.findings_of(session_id))]
 
     async def waiting_lanes(self) -> list[tuple[str, Lane]]:
         """Give the sessions and lanes that owe deliveries, those that have owed for longest first."""
@@ -385,10 +390,11 @@ def _record(row: RowMapping) -> SessionRecord:
 
 
 def _utterance(row: RowMapping) -> Utterance:
-    words = (
-        Word(text=text, start=start, end=end, confidence=confidence) for text, start, end, confidence in row["words"]
-    )
-    return Utterance(**{**row, "words": tuple(words)})
+    return Utterance(**{**row, "words": tuple(_word(*values) for values in row["words"])})
+
+
+def _word(text: str, start: float, end: float, confidence: float, speaker: int | None = None) -> Word:
+    return Word(text=text, start=start, end=end, confidence=confidence, speaker=speaker)
 
 
 def _records_of(connection: Connection, ids: Select[Any] | Sequence[str]) -> list[SessionRecord]:
@@ -439,6 +445,8 @@ def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict
         yield insert(messages), rows
     if rows := [_final_row(write.session_id, final) for write in writes for final in write.finals]:
         yield insert(finals), rows
+    if rows := [found.finding_row(write.session_id, each) for write in writes for each in write.findings]:
+        yield insert(findings), rows
     if rows := [_snapshot_row(write.session_id, write.snapshot) for write in writes if write.snapshot]:
         # Of several snapshots of a channel only the last one counts.
         last = {(row["session_id"], row["channel"]): row for row in rows}
@@ -492,8 +500,13 @@ def _final_row(session_id: str, final: Utterance) -> dict[str, Any]:
         "confidence": final.confidence,
         "language": final.language,
         "speaker": final.speaker,
-        "words": [[word.text, word.start, word.end, word.confidence] for word in final.words],
+        "words": [_word_values(word) for word in final.words],
     }
+
+
+def _word_values(word: Word) -> list[Any]:
+    values = [word.text, word.start, word.end, word.confidence]
+    return values if word.speaker is None else [*values, word.speaker]
 
 
 def _snapshot_row(session_id: str, snapshot: Snapshot) -> dict[str, Any]:

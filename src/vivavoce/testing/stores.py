@@ -13,7 +13,21 @@ from uuid import uuid4
 
 from vivavoce.errors import StoreError
 from vivavoce.events import StoredMessage
-from vivavoce.model import ApiKey, Control, Kind, SessionRecord, Snapshot, Status, Utterance, Word
+from vivavoce.model import (
+    ApiKey,
+    Control,
+    Entity,
+    Feature,
+    Finding,
+    Kind,
+    Sentiment,
+    SessionRecord,
+    Snapshot,
+    Status,
+    Translation,
+    Utterance,
+    Word,
+)
 from vivavoce.plugins import Write
 from vivavoce.testing.outbox import check_outbox, check_secrets
 
@@ -60,6 +74,12 @@ def check_audio_files(files: AudioFiles) -> None:
     _require(files.read(one, 6, 1) == b"", "nothing is read from the end on")
     _require(files.read(other, 0, 100) == b"xyz", "sessions do not share audio")
     _require(files.size(one) == len(b"abcdef"), "the size counts what was appended")
+    files.overwrite(one, 1, b"BC")
+    _require(files.read(one, 0, 100) == b"aBCdef", "overwriting changes the bytes at its offset and no others")
+    files.overwrite(one, 4, b"EFGH")
+    files.overwrite(one, 9, b"!")
+    _require(files.read(one, 0, 100) == b"aBCdEF", "overwriting ends with the file")
+    files.overwrite(one, 1, b"bcdef")
     files.truncate(one, 4)
     files.append(one, b"!")
     _require(files.read(one, 0, 100) == b"abcd!", "appending goes on where the file was cut")
@@ -108,7 +128,7 @@ def _message(seq: int, text: str = "{}") -> StoredMessage:
 def _final(start: float, channel: int = 0) -> Utterance:
     words = (
         Word(text="Žluťoučký", start=start, end=start + 0.25, confidence=0.1 + 0.2),
-        Word(text="🐎", start=start + 0.3, end=start + 0.5, confidence=1.0),
+        Word(text="🐎", start=start + 0.3, end=start + 0.5, confidence=1.0, speaker=channel or None),
     )
     return Utterance(
         id=f"{channel:02}_{round(start * 1000):08}",
@@ -240,6 +260,40 @@ async def _check_journal(store: Store) -> None:
     nobody = str(uuid4())
     nothing = (await store.messages(nobody), await store.finals(nobody), await store.controls(nobody))
     _require(nothing == ([], [], []), "an unknown session has an empty journal")
+
+
+async def _check_findings(store: Store) -> None:
+    record, other = _new_session(), _new_session()
+    await store.add_session(record)
+    await store.add_session(other)
+    entity = Entity(kind="NAME", text="Žluťoučký", start=0.1 + 0.2, end=0.5, first=0, stop=1)
+    sentiment = Sentiment(sentiment="mixed", emotion="joy", text="🐎", start=0.0, end=0.25, channel=3)
+    speaking = replace(_final(1.0), speaker=2, language="fr")
+    spoken = speaking.id
+    found = [
+        Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, utterance_id="00", found=()),
+        Finding(feature=Feature.NAMED_ENTITY_RECOGNITION, utterance_id=spoken, found=(entity, entity), spent_s=0.1),
+        Finding(feature=Feature.SENTIMENT_ANALYSIS, utterance_id=spoken, found=(sentiment,)),
+        Finding(feature=Feature.SUMMARIZATION, found=""),
+        Finding(feature=Feature.TRANSLATION, utterance_id=spoken, target="de", found=None, error="too late: ž"),
+        Finding(
+            feature=Feature.TRANSLATION,
+            utterance_id=spoken,
+            target="fr",
+            found=Translation(target="fr", utterance=speaking),
+        ),
+    ]
+    await store.commit([Write(session_id=record.id, findings=tuple(found[3:]))])
+    await store.commit([Write(session_id=record.id, findings=tuple(found[:3]))])
+    kept = await store.findings(record.id)
+    _require(kept == found, "findings come back whole, by feature, utterance and target")
+    _require(await store.findings(other.id) == [], "sessions do not share findings")
+    twice = Write(session_id=record.id, audio_bytes=1, findings=(replace(found[4], error="again"),))
+    await _require_store_error(store.commit([twice]), "what was looked at for one thing is written once")
+    await store.commit([Write(session_id=other.id, findings=tuple(found))])
+    await store.delete_session(record.id)
+    _require(await store.findings(record.id) == [], "a deleted session's findings are gone")
+    _require(await store.findings(other.id) == found, "deleting one session leaves the findings of others")
 
 
 async def _check_refused_commits(store: Store) -> None:
@@ -451,6 +505,7 @@ _CHECKS = (
     _check_moments,
     _check_commit,
     _check_journal,
+    _check_findings,
     _check_refused_commits,
     _check_delete,
     _check_expired,

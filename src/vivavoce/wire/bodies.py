@@ -43,6 +43,7 @@ class WordBody(_Body):
     start: float = Field(description="Seconds from the session's start.")
     end: float = Field(description="Seconds from the session's start.")
     confidence: float = Field(description="From 0 to 1.")
+    speaker: int | None = Field(default=None, ge=0, description="Absent where speakers are not told apart.")
 
 
 class UtteranceBody(_Body):
@@ -75,11 +76,74 @@ class MetadataBody(_Body):
     transcription_time: float = Field(description="Time spent on decoding, seconds.")
 
 
+class AddonErrorBody(_Body):
+    """How an add-on failed."""
+
+    status_code: int
+    exception: str
+    message: str
+
+
+class _Envelope(_Body):
+    """What an add-on said of the session, and how it went."""
+
+    success: bool = Field(description="Whether it never failed.")
+    is_empty: bool = Field(description="Whether it found nothing.")
+    exec_time: float = Field(description="Time spent on it, seconds.")
+    error: AddonErrorBody | None = Field(description="Null where it succeeded.")
+
+
+class TranslatedBody(_Body):
+    """All that was said, in another language."""
+
+    error: AddonErrorBody | None = Field(description="Null where all utterances could be translated.")
+    full_transcript: str
+    languages: list[str] = Field(description="The target language.")
+    utterances: list[UtteranceBody]
+
+
+class TranslationBody(_Envelope):
+    """The translations of a session."""
+
+    results: list[TranslatedBody] = Field(description="One for each target language.")
+
+
+class SummarizationBody(_Envelope):
+    """The summary of a session."""
+
+    results: str | None
+
+
+class EntityBody(_Body):
+    """A named entity."""
+
+    entity_type: str
+    text: str
+    start: float = Field(description="Seconds from the session's start.")
+    end: float = Field(description="Seconds from the session's start.")
+
+
+class EntitiesBody(_Envelope):
+    """The named entities of a session."""
+
+    results: list[EntityBody]
+
+
+class SentimentsBody(_Envelope):
+    """The sentiments of a session."""
+
+    results: str = Field(description="A JSON text: a list of sentiment, emotion, text, start, end and channel.")
+
+
 class ResultBody(_Body):
     """The outcome of a finished session."""
 
     metadata: MetadataBody
     transcription: TranscriptionBody | None = None
+    translation: TranslationBody | None = None
+    summarization: SummarizationBody | None = None
+    named_entity_recognition: EntitiesBody | None = None
+    sentiment_analysis: SentimentsBody | None = None
     messages: list[str] | None = Field(
         default=None, description="The socket's messages as they were sent, without partials and audio acks."
     )

@@ -23,8 +23,11 @@ from vivavoce.events import (
     SpeechEnded,
     SpeechStarted,
     StopAccepted,
+    TranscriptExamined,
     TranscriptReady,
+    UtteranceExamined,
 )
+from vivavoce.model import Feature
 
 _EVENTS: dict[type[Event], str] = {
     SessionStarted: "live.start_session",
@@ -38,15 +41,22 @@ _EVENTS: dict[type[Event], str] = {
     Final: "live.transcript",
     RecordingEnded: "live.end_recording",
     TranscriptReady: "live.post_transcript",
+    TranscriptExamined: "live.post_summarization",
     ResultReady: "live.post_final_transcript",
     SessionEnded: "live.end_session",
+}
+_LOOKS = {
+    Feature.NAMED_ENTITY_RECOGNITION: "live.named_entity_recognition",
+    Feature.SENTIMENT_ANALYSIS: "live.sentiment_analysis",
+    Feature.TRANSLATION: "live.translation",
 }
 _WEBHOOK_EVENTS = (SessionStarted, RecordingStarted, RecordingEnded, SessionEnded)
 
 
 def callback(session_id: str, message: Message) -> tuple[str, str] | None:
     """Give the event and the body of a message's callback, None for what no callback carries."""
-    event = _EVENTS.get(type(message.event))
+    said = message.event
+    event = _LOOKS[said.finding.feature] if isinstance(said, UtteranceExamined) else _EVENTS.get(type(said))
     if event is None:
         return None
     return event, f'{{"id":{json.dumps(session_id)},"event":"{event}","payload":{message.text}}}'

@@ -43,9 +43,12 @@ from vivavoce.events import (
     SpeechEnded,
     SpeechStarted,
     StopAccepted,
+    TranscriptExamined,
     TranscriptReady,
+    UtteranceExamined,
 )
-from vivavoce.wire.result import number, result_body, timestamp, transcription_body, utterance_body
+from vivavoce.model import Feature, Finding, Translation
+from vivavoce.wire.result import finding_body, number, result_body, timestamp, transcription_body, utterance_body
 
 MAX_MESSAGE_BYTES = 1_000_000
 """No message is longer, in UTF-8; clients take 1 048 576, and callbacks put an envelope around it."""
@@ -145,6 +148,12 @@ def _bodies(event: Event) -> Iterator[dict[str, Any]]:
             body = _body(event, words=False)
             yield body
             yield from _cut(body, body["data"]["utterance"], "text")
+        case UtteranceExamined():
+            yield from _shorter_look(event)
+        case TranscriptExamined():
+            body = _body(event)
+            if body["data"] is not None:
+                yield from _cut(body, body["data"], "results")
         case TranscriptReady():
             body = _body(event, words=False)
             yield body
@@ -152,19 +161,51 @@ def _bodies(event: Event) -> Iterator[dict[str, Any]]:
             yield body
             yield from _cut(body, body["data"], "full_transcript")
         case ResultReady():
-            body = _body(event, words=False)
-            yield body
-            body["data"]["transcription"]["utterances"] = []
-            yield body
-            yield from _cut(body, body["data"]["transcription"], "full_transcript")
+            yield from _shorter_result(event)
+
+
+def _shorter_look(event: UtteranceExamined) -> Iterator[dict[str, Any]]:
+    """Give what an add-on says of an utterance without words, and then with less and less of its longer part."""
+    body = _body(event, words=False)
+    data = body["data"]
+    if data is None:
+        return
+    yield body
+    original = (data["utterance"], "text")
+    translated = isinstance(event.finding.found, Translation)
+    found = (data["translated_utterance"], "text") if translated else (data, "results")
+    while True:
+        holder, name = max(original, found, key=lambda part: len(str(part[0][part[1]])))
+        if (shorter := next(_cut(body, holder, name), None)) is None:
+            return
+        yield shorter
+
+
+def _shorter_result(event: ResultReady) -> Iterator[dict[str, Any]]:
+    """Give a result without words, then without lists, and then with less and less of each text."""
+    body = _body(event, words=False)
+    data = body["data"]
+    yield body
+    texts = [data["transcription"], *data.get("translation", {}).get("results", [])]
+    for holder in texts:
+        holder["utterances"] = []
+    if found := data.get("named_entity_recognition"):
+        found["results"] = []
+    if found := data.get("sentiment_analysis"):
+        found["results"] = "[]"
+    yield body
+    for holder in texts:
+        yield from _cut(body, holder, "full_transcript")
+    if found := data.get("summarization"):
+        yield from _cut(body, found, "results")
 
 
 def _cut(body: dict[str, Any], holder: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Give `body` with less and less of the text at `holder[name]`."""
-    while text := holder[name]:
+    """Give `body` with less and less of the text or the list at `holder[name]`."""
+    while whole := holder[name]:
         # A quarter less each time: JSON writes some letters with six bytes and others with one, so there is no telling
         # how many letters fit.
-        holder[name] = text[: len(text) * 3 // 4]
+        holder[name] = whole[: len(whole) * 3 // 4]
         yield body
 
 
@@ -198,10 +239,14 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             said = utterance_body(event.utterance, words=words)
             transcript = {"id": event.utterance.id, "is_final": isinstance(event, Final), "utterance": said}
             return {"type": "transcript", "data": transcript}
+        case UtteranceExamined():
+            return _look_body(event, words=words)
         case RecordingEnded():
             return {"type": "end_recording", "data": {"recording_duration": number(event.recorded_s)}}
         case TranscriptReady():
             return {"type": "post_transcript", "data": transcription_body(event.transcript, words=words)}
+        case TranscriptExamined():
+            return {"type": "post_summarization", **_answer(event.finding, {"results": event.finding.found})}
         case ResultReady():
             return {"type": "post_final_transcript", "data": result_body(event.result, words=words)}
         case SessionEnded():
@@ -210,6 +255,31 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             return {"type": "error", "data": {"code": event.code, "message": event.message[:_MAX_REASON_CHARS]}}
         case _:
             assert_never(event)
+
+
+def _look_body(event: UtteranceExamined, *, words: bool) -> dict[str, Any]:
+    """Give what an add-on says of an utterance, or that it failed."""
+    finding = event.finding
+    data = {
+        "utterance_id": event.utterance.id,
+        "utterance": utterance_body(event.utterance, words=words),
+        **finding_body(event.utterance, finding, words=words),
+    }
+    match finding.feature:
+        case Feature.TRANSLATION:
+            return {"type": "translation", **_answer(finding, data)}
+        case Feature.SENTIMENT_ANALYSIS:
+            return {"type": "sentiment_analysis", **_answer(finding, data)}
+        case Feature.NAMED_ENTITY_RECOGNITION:
+            return {"type": "named_entity_recognition", **_answer(finding, data)}
+        case _:
+            raise ValueError(f"{finding.feature} says nothing of single utterances")
+
+
+def _answer(finding: Finding, data: dict[str, Any]) -> dict[str, Any]:
+    if finding.found is None:
+        return {"error": {"message": (finding.error or "")[:_MAX_REASON_CHARS]}, "data": None}
+    return {"error": None, "data": data}
 
 
 def _chunk(content: Any) -> AudioChunk | BadChunk:

@@ -7,6 +7,7 @@ values: no NaN and no infinity, whatever an engine says.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
@@ -14,10 +15,30 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from vivavoce.events import StoredMessage
-from vivavoce.model import Result, SessionRecord, Status, Transcript, Utterance, Word
-from vivavoce.wire.schema import audio_format
+from vivavoce.model import (
+    Entity,
+    Feature,
+    Finding,
+    Result,
+    Sentiment,
+    SessionRecord,
+    Status,
+    Transcript,
+    Translation,
+    Utterance,
+    Word,
+)
+from vivavoce.wire.schema import audio_format, options_of
 
 API_VERSION = 2
+
+_ENVELOPES = (
+    Feature.TRANSLATION,
+    Feature.SUMMARIZATION,
+    Feature.NAMED_ENTITY_RECOGNITION,
+    Feature.SENTIMENT_ANALYSIS,
+)
+"""What add-ons found, in the order of the contract; text rules leave nothing but the text."""
 
 
 def timestamp(at: datetime) -> str:
@@ -60,9 +81,21 @@ def transcription_body(transcript: Transcript, *, words: bool = True) -> dict[st
     }
 
 
+def finding_body(utterance: Utterance, finding: Finding, *, words: bool = True) -> dict[str, Any]:
+    """Give what an add-on found in an utterance as messages carry it, nothing where it failed."""
+    found = finding.found
+    if isinstance(found, Translation):
+        return {
+            "original_language": utterance.language,
+            "target_language": found.target,
+            "translated_utterance": utterance_body(found.utterance, words=words),
+        }
+    return {} if found is None or isinstance(found, str) else {"results": [_found_body(each) for each in found]}
+
+
 def result_body(result: Result, *, words: bool = True) -> dict[str, Any]:
     """Give a result as clients know it, without the messages."""
-    return {
+    body = {
         "metadata": {
             "audio_duration": number(result.audio_s),
             "number_of_distinct_channels": result.channels,
@@ -70,6 +103,73 @@ def result_body(result: Result, *, words: bool = True) -> dict[str, Any]:
             "transcription_time": number(result.transcription_s),
         },
         "transcription": transcription_body(result.transcript, words=words),
+    }
+    place = {utterance.id: i for i, utterance in enumerate(result.transcript.utterances)}
+    ordered = sorted(result.findings, key=lambda finding: place.get(finding.utterance_id, len(place)))
+    for feature in _ENVELOPES:
+        if feature in result.features:
+            findings = [finding for finding in ordered if finding.feature is feature]
+            body[feature.value] = _envelope(feature, result.features[feature], findings, words=words)
+    return body
+
+
+def _envelope(
+    feature: Feature, options: Mapping[str, Any], findings: Sequence[Finding], *, words: bool
+) -> dict[str, Any]:
+    """Give all that an add-on said of a session; it succeeded if it never failed."""
+    found = [_found_body(each) for finding in findings for each in _each(finding)]
+    results: Any = found
+    match feature:
+        case Feature.TRANSLATION:
+            results = [_translation_body(target, findings, words=words) for target in options["target_languages"]]
+        case Feature.SENTIMENT_ANALYSIS:
+            results = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        case Feature.SUMMARIZATION:
+            results = findings[0].found if findings else None
+    return {
+        "success": all(finding.found is not None for finding in findings),
+        "is_empty": not any(finding.found for finding in findings),
+        "exec_time": number(sum(finding.spent_s for finding in findings)),
+        "error": _error_body(findings),
+        "results": results,
+    }
+
+
+def _translation_body(target: str, findings: Sequence[Finding], *, words: bool) -> dict[str, Any]:
+    """Give all that was translated to one language."""
+    own = [finding for finding in findings if finding.target == target]
+    translated = [finding.found.utterance for finding in own if isinstance(finding.found, Translation)]
+    return {
+        "error": _error_body(own),
+        "full_transcript": Transcript(utterances=tuple(translated)).text,
+        "languages": [target],
+        "utterances": [utterance_body(utterance, words=words) for utterance in translated],
+    }
+
+
+def _error_body(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """Tell of failures: how many there were, and why the first."""
+    reasons = [finding.error for finding in findings if finding.found is None]
+    if not reasons:
+        return None
+    message = f"{len(reasons)} of {len(findings)} failed, the first one because: {reasons[0]}"
+    return {"status_code": 500, "exception": "AddonError", "message": message}
+
+
+def _each(finding: Finding) -> tuple[Entity, ...] | tuple[Sentiment, ...]:
+    return finding.found if isinstance(finding.found, tuple) else ()
+
+
+def _found_body(found: Entity | Sentiment) -> dict[str, Any]:
+    times = {"start": number(found.start), "end": number(found.end)}
+    if isinstance(found, Entity):
+        return {"entity_type": found.kind, "text": found.text, **times}
+    return {
+        "sentiment": found.sentiment,
+        "emotion": found.emotion,
+        "text": found.text,
+        **times,
+        "channel": found.channel,
     }
 
 
@@ -79,9 +179,12 @@ def recorded_s(record: SessionRecord) -> float:
 
 
 def session_body(
-    record: SessionRecord, finals: Sequence[Utterance], messages: Sequence[StoredMessage]
+    record: SessionRecord,
+    finals: Sequence[Utterance],
+    messages: Sequence[StoredMessage],
+    findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
-    """Give a session as REST shows it; `finals` and `messages` in the store's order, and only read once it is done."""
+    """Give a session as REST shows it; all lists in the store's order, and only read once it is done."""
     body: dict[str, Any] = {
         "id": record.id,
         "request_id": request_id(record.id),
@@ -94,7 +197,7 @@ def session_body(
         "error_code": record.error_code,
         "file": _file_body(record),
         "request_params": dict(record.request),
-        "result": _stored_result(record, finals, messages) if record.status is Status.DONE else None,
+        "result": _stored_result(record, finals, messages, findings) if record.status is Status.DONE else None,
     }
     if record.custom_metadata is not None:
         body["custom_metadata"] = dict(record.custom_metadata)
@@ -102,13 +205,18 @@ def session_body(
 
 
 def _stored_result(
-    record: SessionRecord, finals: Sequence[Utterance], messages: Sequence[StoredMessage]
+    record: SessionRecord,
+    finals: Sequence[Utterance],
+    messages: Sequence[StoredMessage],
+    findings: Sequence[Finding],
 ) -> Mapping[str, Any]:
     result = Result(
         transcript=Transcript(utterances=tuple(finals)),
         audio_s=recorded_s(record),
         channels=audio_format(record.request).channels,
         transcription_s=record.transcription_s,
+        features=options_of(record.request).features,
+        findings=tuple(findings),
     )
     return {**result_body(result), "messages": [message.text for message in messages if message.sent]}
 
@@ -126,9 +234,12 @@ def _file_body(record: SessionRecord) -> dict[str, Any] | None:
 
 
 def _word_body(word: Word) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "word": f" {word.text}",
         "start": number(word.start),
         "end": number(word.end),
         "confidence": number(word.confidence),
     }
+    if word.speaker is not None:
+        body["speaker"] = word.speaker
+    return body

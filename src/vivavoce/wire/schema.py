@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
@@ -40,7 +40,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Kind, SessionOptions
+from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
 
 _CODES = (  # one string, since a list would be broken into a hundred lines
     "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
@@ -202,7 +202,7 @@ class LanguageConfig(_Fields):
 class PreProcessingConfig(_Fields):
     """What happens to the audio first."""
 
-    audio_enhancer: bool = Field(default=False, description="Reduce noise before transcribing.")
+    audio_enhancer: bool = Field(default=False, description="Accepted, and without effect: docs/why/noise.md.")
     speech_threshold: Fraction = Field(
         default=0.6, description="How sure voice activity must be to hear speech; closer to 1 is stricter."
     )
@@ -257,6 +257,35 @@ class TranslationConfig(_Fields):
     informal: bool = Field(default=False, description="Prefer informal forms of address.")
 
 
+class DiarizationConfig(_Fields):
+    """How many speakers to expect on each channel; the names are those of Gladia's pre-recorded API."""
+
+    number_of_speakers: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="Exactly so many.")
+    min_speakers: Annotated[Whole, Field(ge=0)] | None = Field(default=None, description="At least so many.")
+    max_speakers: Annotated[Whole, Field(ge=0)] | None = Field(
+        default=None, description="At most so many; 0 sets no bound."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DiarizationConfig:
+        given = (self.min_speakers, self.number_of_speakers, self.max_speakers)
+        if (numbers := [number for number in given if number]) != sorted(numbers):
+            raise PydanticCustomError(_PROBLEM, "must not hold numbers of speakers that contradict each other")
+        return self
+
+
+class RedactionConfig(_Fields):
+    """What to hide, and how; the names are those of Gladia's pre-recorded API, but for `redact_audio`."""
+
+    entity_types: Annotated[list[Text], AfterValidator(_few)] = Field(
+        default=[], description="Types of named entities to hide; none means what leads to people or money."
+    )
+    processed_text_type: Literal["MARKER", "MASK"] = Field(
+        default="MARKER", description="Put the type in place of the text, or ####."
+    )
+    redact_audio: bool = Field(default=False, description="Silence what is hidden in the stored audio too.")
+
+
 class RealtimeProcessingConfig(_Fields):
     """What happens to each final."""
 
@@ -272,10 +301,11 @@ class RealtimeProcessingConfig(_Fields):
     translation_config: TranslationConfig | None = None
     named_entity_recognition: bool = Field(default=False, description="Mark names in each final.")
     sentiment_analysis: bool = Field(default=False, description="Judge the sentiment of each final.")
-    # Not in the protocol, and so not in the effective request either; known here so that asking for them is answered
-    # with what is missing rather than with an unknown name.
-    diarization: bool = Field(default=False, exclude=True, description="Tell speakers apart (not Gladia's).")
-    pii_redaction: bool = Field(default=False, exclude=True, description="Mask personal data (not Gladia's).")
+    # Gladia has these for recordings only, so they are part of the effective request only where they are asked for.
+    diarization: bool = Field(default=False, description="Tell speakers apart (not Gladia's).")
+    diarization_config: DiarizationConfig | None = None
+    pii_redaction: bool = Field(default=False, description="Hide personal data (not Gladia's).")
+    pii_redaction_config: RedactionConfig | None = None
 
 
 class SummarizationConfig(_Fields):
@@ -358,10 +388,14 @@ class InitRequest(_Fields):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What this installation can do: language codes of its engine, and names out of `FEATURES`."""
+    """What this installation can do: language codes of its engine, and names out of `FEATURES`.
+
+    `remedies` say of features that are missing what would provide them.
+    """
 
     languages: frozenset[str]
     features: frozenset[str] = frozenset()
+    remedies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +408,6 @@ class ParsedRequest:
 
 
 _FEATURES = (
-    "pre_processing.audio_enhancer",
     "realtime_processing.custom_vocabulary",
     "realtime_processing.custom_spelling",
     "realtime_processing.translation",
@@ -388,12 +421,21 @@ _FEATURES = (
 FEATURES = frozenset(path.rpartition(".")[2] for path in _FEATURES)
 """Names of what an installation may or may not have."""
 
+_EXTENSIONS = ("diarization", "pii_redaction")
+"""Flags of `realtime_processing` that Gladia's live API does not have."""
+
 _NEEDS = {
     "realtime_processing.custom_vocabulary": "realtime_processing.custom_vocabulary_config",
     "realtime_processing.custom_spelling": "realtime_processing.custom_spelling_config",
     "realtime_processing.translation": "realtime_processing.translation_config",
     "callback": "callback_config.url",
 }
+
+_DEFAULTS = {
+    Feature.PII_REDACTION: RedactionConfig().model_dump(),
+    Feature.SUMMARIZATION: SummarizationConfig().model_dump(),
+}
+"""Options of features that may be switched on without any."""
 
 _KINDS = {
     "receive_partial_transcripts": Kind.PARTIAL,
@@ -428,6 +470,10 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
     if missing := _missing(asked, capabilities):
         raise Unsupported("; ".join(missing))
     request = asked.model_dump(exclude={"custom_metadata"}, exclude_none=True)
+    live = request["realtime_processing"]
+    for flag in _EXTENSIONS:
+        if not live[flag]:
+            del live[flag]
     return ParsedRequest(request=request, custom_metadata=asked.custom_metadata, options=options_of(request))
 
 
@@ -443,7 +489,32 @@ def options_of(request: Mapping[str, Any]) -> SessionOptions:
         wanted=_wanted(request["messages_config"]),
         callback_url=callback and callback["url"],
         callback_wanted=_wanted(callback) if callback else frozenset(),
+        features=_features({**request["realtime_processing"], **request["post_processing"]}),
+        diarization=_diarization(request),
     )
+
+
+def _diarization(request: Mapping[str, Any]) -> Diarization | None:
+    """Give how speakers are told apart; with several channels the channel is the speaker, unless numbers are given."""
+    live = request["realtime_processing"]
+    if not live.get("diarization"):
+        return None
+    numbers = live.get("diarization_config", {})
+    exactly = numbers.get("number_of_speakers")
+    return Diarization(
+        minimum=exactly or numbers.get("min_speakers") or 1,
+        maximum=exactly or numbers.get("max_speakers") or None,
+        by_channel=audio_format(request).channels > 1 and not numbers,
+    )
+
+
+def _features(asked: Mapping[str, Any]) -> dict[Feature, Mapping[str, Any]]:
+    """Give the features that are switched on, with all their options."""
+    return {
+        feature: {**_DEFAULTS.get(feature, {}), **asked.get(f"{feature}_config", {})}
+        for feature in Feature
+        if asked.get(feature)
+    }
 
 
 def _wanted(flags: Mapping[str, Any]) -> frozenset[Kind]:
@@ -478,9 +549,9 @@ def _missing(asked: InitRequest, capabilities: Capabilities) -> list[str]:
     for path in _FEATURES:
         name = path.rpartition(".")[2]
         if _at(asked, path) and name not in capabilities.features:
+            remedy = capabilities.remedies.get(name, "the README's compatibility table says what does")
             missing.append(
-                f"{path}: nothing on this installation provides {name} (the README's compatibility table says what "
-                "does); leave it out or set it to false"
+                f"{path}: nothing on this installation provides {name} ({remedy}); leave it out or set it to false"
             )
     return missing
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.engines.pronounce import by_rule, dictionary, phones, spoken, variants
+from vivavoce.pronounce import by_rule, dictionary, phones, spoken, variants
 
 ARPABET = frozenset(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()  # noqa: SIM905 - a line to read

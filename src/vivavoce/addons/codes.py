@@ -1,0 +1,194 @@
+"""What is read out digit by digit: telephone numbers, payment cards, IBANs, and other long numbers.
+
+Digits that follow each other, however they are grouped, are one run; a run with letters in it may hold an IBAN. Inside
+a run the recognisers look at every stretch of whole units, so that a number said before or after does not hide one.
+A card needs its maker's prefix, its length and its check digit; an IBAN its country's length and check digits; a
+telephone number must be one that is in use in its country, or stand behind a word such as "phone".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from phonenumbers import Leniency, PhoneNumberMatcher
+from stdnum import iban, luhn
+
+from vivavoce.addons.spoken import Piece, Reading, Sentence, Sort, Unit, word_set
+
+FEWEST_DIGITS = 5
+"""Digits of the shortest number that is an entity in itself."""
+
+_LONGEST_RUN = 80  # units; longer ones are looked at in parts, which bounds the work
+_PARTS = frozenset({"-", "/", "."})
+_FILLERS = word_set("dash hyphen space um uh er erm")
+_FEWEST_READ_OUT = 4  # "one two three" is counting, a code is longer
+_CUE_WORDS = 8
+_CARD = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[0-9]|2[2-7])\d{14}|6\d{11,18}|3[47]\d{13}|3(?:0[0-59]|[689]\d)\d{11}|35\d{14}"
+)
+_IBAN = re.compile(r"[A-Z]{2}\d\d[A-Z0-9]{11,30}")
+_POSTCODE = re.compile(r"[A-Z]{1,2}\d[A-Z\d]?\d[ABD-HJLNP-UW-Z]{2}")
+SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
+
+REGIONS = {
+    "en": ("US", "GB", "AU", "IE", "NZ", "IN"),
+    "de": ("DE", "AT", "CH"),
+    "es": ("ES", "MX", "AR", "CO"),
+    "fr": ("FR", "BE", "CH", "CA"),
+    "it": ("IT", "CH"),
+    "nl": ("NL", "BE"),
+    "pt": ("PT", "BR"),
+}
+"""Countries whose national telephone numbers are tried for a language, in this order."""
+
+
+def find_codes(sentence: Sentence, regions: Sequence[str] = ()) -> Iterator[tuple[str, Piece]]:
+    """Give telephone, card, account and other numbers as kind and piece; they may overlap.
+
+    `regions` are the countries (`GB`) whose national telephone numbers count; those of the language where there are
+    none.
+    """
+    regions = regions or REGIONS.get(sentence.language, ())
+    for run in code_runs(sentence):
+        yield from _ibans(run)
+        yield from _postcodes(run)
+    for run in digit_runs(sentence):
+        if _is_counting(run):
+            continue
+        cards = list(_cards(run))
+        yield from cards
+        if any((piece.first, piece.stop) == (run[0].first, run[-1].stop) for _, piece in cards):
+            continue
+        yield from _telephones(run, regions, cued=_is_cued(sentence, run[0].first))
+        if piece := long_number(run):
+            yield "NUMBER", piece
+
+
+def digit_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
+    """Give the units of each run of digits."""
+    return _runs(sentence, {Sort.DIGITS})
+
+
+def code_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
+    """Give the units of each run of digits, spelled letters and codes such as `GB29`."""
+    return _runs(sentence, {Sort.DIGITS, Sort.LETTERS, Sort.WORD})
+
+
+def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
+    """Give stretches of units of some sorts; single dashes and hesitations inside are left out."""
+    run: list[Unit] = []
+    pending = 0
+    for unit in sentence.units:
+        if unit.text == "+" and Sort.LETTERS not in sorts:
+            yield from _closed(run)
+            run = [unit]
+        elif unit.sort in sorts and (unit.sort is not Sort.WORD or _is_code(unit.text)):
+            run.append(unit)
+        elif run and not pending and (unit.text in _PARTS or unit.text.lower() in _FILLERS):
+            pending = 1
+            continue
+        else:
+            yield from _closed(run)
+            run = []
+        pending = 0
+        if len(run) == _LONGEST_RUN:
+            yield from _closed(run)
+            run = []
+    yield from _closed(run)
+
+
+def _closed(run: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
+    if any(unit.text != "+" for unit in run):
+        yield tuple(run)
+
+
+def _is_code(word: str) -> bool:
+    """Tell whether a written word may be a part of an IBAN, such as `GB29` or `NWBK`."""
+    return word.isascii() and word.isalnum() and (word.isupper() or any(letter.isdigit() for letter in word))
+
+
+def _is_counting(run: Sequence[Unit]) -> bool:
+    """Tell whether somebody counts: one two three four."""
+    values = [int(unit.text) for unit in run if unit.text.isdigit()]
+    steps = {after - before for before, after in pairwise(values)}
+    return len(values) > 2 and len(steps) == 1 and steps <= {1, -1}  # noqa: PLR2004
+
+
+def _is_cued(sentence: Sentence, first: int) -> bool:
+    """Tell whether a word shortly before says that a telephone number comes: "call", or "my number", not any number."""
+    before = sentence.lower[max(0, first - _CUE_WORDS) : first]
+    pairs = pairwise(before)
+    return not _TELEPHONE_CUES.isdisjoint(before) or any(
+        whose in _WHOSE and word in {"number", "numéro", "nummer", "número", "numero"} for whose, word in pairs
+    )
+
+
+def _ibans(run: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
+    for start, unit in enumerate(run):
+        if not unit.text[0].isalpha():
+            continue
+        text = ""
+        for last in run[start:]:
+            text += last.text.upper()
+            if len(text) > _LONGEST_IBAN:
+                break
+            if len(text) >= SHORTEST_IBAN and _IBAN.fullmatch(text) and iban.is_valid(text):
+                yield "IBAN", Piece(text, unit.first, last.stop)
+
+
+def _postcodes(run: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
+    """Give British postcodes that are spelled out; written ones are found with the addresses."""
+    for start, unit in enumerate(run):
+        for stop in range(start + _FEWEST_READ_OUT, min(start + 8, len(run) + 1)):
+            text = "".join(part.text for part in run[start:stop]).upper()
+            if _POSTCODE.fullmatch(text):
+                yield "ADDRESS", Piece(text, unit.first, run[stop - 1].stop)
+
+
+def _cards(run: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
+    for start, unit in enumerate(run):
+        text = ""
+        for last in run[start:]:
+            text += last.text
+            if _CARD.fullmatch(text) and luhn.is_valid(text):
+                yield "CREDIT_CARD", Piece(text, unit.first, last.stop)
+
+
+def _telephones(run: Sequence[Unit], regions: Sequence[str], *, cued: bool) -> Iterator[tuple[str, Piece]]:
+    if sum(len(unit.text) for unit in run) < FEWEST_DIGITS:
+        return
+    international = run[0].text == "+"
+    reading = Reading([Piece(unit.text, unit.first, unit.stop) for unit in run])
+    text = reading.text.replace("+ ", "+", 1)
+    skipped = len(reading.text) - len(text)
+    leniency = Leniency.POSSIBLE if cued else Leniency.VALID
+    for region in (None,) if international else regions:
+        found = list(PhoneNumberMatcher(text, region, leniency=leniency))
+        for match in found:
+            first, stop = reading.words(match.start + (skipped if match.start else 0), match.end + skipped)
+            yield "PHONE_NUMBER", Piece(match.raw_string, first, stop)
+        if found:
+            return
+
+
+def long_number(run: Sequence[Unit]) -> Piece | None:
+    """Give a whole run that is a long number: read out in pieces, or written as no quantity is."""
+    digits = [unit for unit in run if unit.text != "+"]
+    text = "".join(unit.text for unit in digits)
+    if len(text) < FEWEST_DIGITS:
+        return None
+    if len(digits) == 1 and text[0] != "0":
+        quantity = digits[0].stop - digits[0].first > 1 or text.endswith("000")
+        if quantity or len(text) == FEWEST_DIGITS:
+            return None
+    return Piece(text, run[0].first, run[-1].stop)
+
+
+_TELEPHONE_CUES = word_set(
+    """phone telephone mobile cell cellphone call tel dial ring fax landline whatsapp téléphone appelez portable
+    teléfono móvil llame telefon telefonnummer handy telefone celular telefono cellulare chiamare telefoonnummer
+    mobiel bel"""
+)
+_WHOSE = word_set("my your his her our their mon mi meine minha mio mijn")

@@ -1,0 +1,255 @@
+"""E-mail addresses and web addresses, written or said ("john at example dot com").
+
+A host is labels with dots between them, the last one a top-level domain; a label is a word, or letters and digits that
+are read out one by one. An `at` before a host makes an e-mail address when what stands before the `at` can be a
+mailbox; "see us at" makes none. What was pieced together counts only if linkify takes the whole of it for a link.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from linkify_it import LinkifyIt
+from linkify_it.tlds import TLDS
+
+from vivavoce.addons.spoken import Piece, Sentence, Sort, Unit, word_set
+
+_TOP_LEVEL = frozenset(name.lower() for name in TLDS)
+_MAILBOX_MARKS = frozenset({".", "_", "-", "+"})
+_NAME_WORDS = 3  # "john smith at": a mailbox is said in two or three words at most
+_HOST_WORDS = 3  # "at my company dot com"
+_LONGEST = 60  # units of one address
+_WHOLE = re.compile(r"\w@\w|://|\w\.\w+/")
+_LABELS = re.compile(r"[^\W_](?:[\w-]*[^\W_])?(?:[._][^\W_](?:[\w-]*[^\W_])?)*")
+
+
+def find_links(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
+    """Give the e-mail and web addresses as kind and piece."""
+    return links_in(sentence.units)
+
+
+def links_in(units: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
+    """Give the e-mail and web addresses in units, as `find_links` does in a sentence."""
+    if not any("." in unit.text or "@" in unit.text for unit in units):
+        return  # as in most sentences: no link is without a dot
+    taken: dict[int, int] = {}
+    # All mail first: half a mailbox may look like a host, "john dot cool at example dot com".
+    for seek in (_written, _mail, _web):
+        at = floor = 0
+        while at < len(units):
+            if at in taken:
+                at = floor = taken[at]
+            elif link := seek(units, at, floor):
+                kind, piece = link
+                yield kind, piece
+                start = floor
+                while units[start].first < piece.first:
+                    start += 1
+                while at < len(units) and units[at].first < piece.stop:
+                    at += 1
+                taken[start] = floor = at
+            else:
+                at += 1
+
+
+@cache
+def _linkify() -> LinkifyIt:
+    return LinkifyIt().tlds(list(TLDS), True)
+
+
+def _kind(text: str) -> str | None:
+    """Give what linkify takes a text for, if it takes the whole of it."""
+    for match in _linkify().match(text) or ():
+        if match.index == 0 and match.last_index == len(text):
+            return "EMAIL_ADDRESS" if match.schema == "mailto:" else "URL"
+    return None
+
+
+def _checked(text: str, first: Unit, last: Unit) -> tuple[str, Piece] | None:
+    kind = _kind(text)
+    return (kind, Piece(text, first.first, last.stop)) if kind else None
+
+
+def _written(units: Sequence[Unit], at: int, _floor: int) -> tuple[str, Piece] | None:
+    """Give an address that is one written word with an at sign or a scheme in it."""
+    unit = units[at]
+    if unit.sort is not Sort.WORD or not _WHOLE.search(unit.text):
+        return None
+    return _checked(unit.text, unit, unit)
+
+
+def _mail(units: Sequence[Unit], at: int, floor: int) -> tuple[str, Piece] | None:
+    """Give the e-mail address whose at sign is the unit `at`; its mailbox begins at the unit `floor` or later."""
+    if units[at].text != "@" or not floor < at < len(units) - 1:
+        return None
+    for words in range(1, _HOST_WORDS + 1):
+        host = _host(units, at + 1, words)
+        if not host:
+            continue
+        start = _mailbox(units, at, floor)
+        if start is None:
+            return None
+        mailbox = "".join(unit.text for unit in units[start:at])
+        return _checked(f"{mailbox}@{host[0]}".lower(), units[start], units[host[1] - 1])
+    return None
+
+
+def _web(units: Sequence[Unit], at: int, _floor: int) -> tuple[str, Piece] | None:
+    """Give the web address that begins at a unit, with its path."""
+    start = at
+    scheme = ""
+    if after := _scheme(units, at):
+        scheme, at = "".join(unit.text for unit in units[at:after]).lower(), after
+    host = _host(units, at, 1)
+    if not host or units[at].text.lower() in _NO_LABEL:
+        return None
+    text, stop = host
+    while stop + 1 < len(units) and units[stop].text == "/" and not units[stop - 1].ends:
+        end = _label(units, stop + 1)
+        if end is None:
+            break
+        text += "/" + "".join(unit.text for unit in units[stop + 1 : end])
+        stop = end
+    return _checked(scheme + text.lower(), units[start], units[stop - 1])
+
+
+def _scheme(units: Sequence[Unit], at: int) -> int | None:
+    """Give the unit after `http://` or `https://`."""
+    if units[at].text[0] not in "hH":
+        return None
+    for length in (4, 5, 6, 7, 8):
+        if "".join(unit.text for unit in units[at : at + length]).lower() in {"http://", "https://"}:
+            return at + length
+    return None
+
+
+def _host(units: Sequence[Unit], at: int, words: int) -> tuple[str, int] | None:
+    """Give the longest host from a unit on, whose first label is said in `words` words, and the unit after it."""
+    stop = _label(units, at, words)
+    if stop is None:
+        return None
+    text = "".join(unit.text for unit in units[at:stop])
+    best = (text, stop) if _is_host(text) else None
+    while stop + 1 < len(units) and stop - at < _LONGEST and units[stop].text == ".":
+        start, end = stop + 1, _label(units, stop + 1)
+        if end is None:
+            break
+        for cut in range(end, start, -1):
+            longer = f"{text}." + "".join(unit.text for unit in units[start:cut])
+            if _is_host(longer):
+                best = (longer, cut)
+                break
+        text, stop = f"{text}." + "".join(unit.text for unit in units[start:end]), end
+        if units[stop - 1].ends:
+            break
+    return best
+
+
+def _is_host(text: str) -> bool:
+    labels = text.split(".")
+    return len(labels) > 1 and all(labels) and labels[-1] in _TOP_LEVEL
+
+
+def _label(units: Sequence[Unit], at: int, words: int = 1) -> int | None:
+    """Give the unit after a label: letters and digits, or `words` words and digits; hyphens may join several."""
+    stop = at
+    while stop < len(units):
+        part = _part(units, stop, words)
+        if part is None:
+            return None
+        stop = part
+        if stop + 1 < len(units) and units[stop].text in {"-", "_"} and not units[stop - 1].ends:
+            stop += 1
+            continue
+        return stop
+    return None
+
+
+def _part(units: Sequence[Unit], at: int, words: int) -> int | None:
+    stop = at
+    if units[at].sort is Sort.WORD:
+        while stop < len(units) and stop - at < words:
+            if units[stop].sort is not Sort.WORD or not _LABELS.fullmatch(units[stop].text):
+                return None
+            if units[stop].ends and stop - at + 1 < words:
+                return None
+            stop += 1
+        # "studio fifty four dot com", but "the number is fifty four dot com".
+        glued = set() if units[stop - 1].text.lower() in _CUES | _NO_LABEL else {Sort.DIGITS}
+    elif words > 1:
+        return None
+    else:
+        glued = {Sort.DIGITS, Sort.LETTERS}
+    while stop < len(units) and units[stop].sort in glued and not (stop > at and units[stop - 1].ends):
+        stop += 1
+    return stop if stop > at else None
+
+
+def _mailbox(units: Sequence[Unit], at: int, floor: int) -> int | None:
+    """Give the first unit of the mailbox before an at sign, or None where "at" is the preposition."""
+    start = _atom(units, at, floor)
+    if start is None:
+        return None
+    while start - 2 >= floor and units[start - 1].text in _MAILBOX_MARKS and not units[start - 2].ends:
+        before = _atom(units, start - 1, floor)
+        if before is None:
+            break
+        start = before
+    alone = units[start]
+    if start == at - 1 and alone.sort is Sort.WORD:
+        if alone.text.lower() in _NO_MAILBOX:
+            return None
+        return _name(units, start, floor)
+    return start
+
+
+def _atom(units: Sequence[Unit], stop: int, floor: int) -> int | None:
+    """Give the first unit of the letters and digits, or of the word and digits, that end before `stop`."""
+    start = stop
+    while start > floor and units[start - 1].sort in {Sort.DIGITS, Sort.LETTERS} and not _parted(units, start, stop):
+        start -= 1
+    spelled = any(unit.sort is Sort.LETTERS for unit in units[start:stop])
+    if start == floor or spelled or _parted(units, start, stop):
+        return start if start < stop else None
+    word = units[start - 1]
+    if (
+        word.sort is Sort.WORD
+        and _LABELS.fullmatch(word.text)
+        and (start == stop or word.text.lower() not in _CUES | _NO_LABEL)
+    ):
+        start -= 1
+        while start > floor and units[start - 1].sort is Sort.LETTERS and units[start - 1].text not in {"a", "I"}:
+            start -= 1
+    return start if start < stop else None
+
+
+def _parted(units: Sequence[Unit], start: int, stop: int) -> bool:
+    return start < stop and units[start - 1].ends
+
+
+def _name(units: Sequence[Unit], start: int, floor: int) -> int:
+    """Give the first word of a mailbox that is a name in several words: only words up to a cue such as "is" belong."""
+    first = start
+    while first > floor and start - first < _NAME_WORDS:
+        before = units[first - 1]
+        if before.sort is not Sort.WORD or before.ends or before.text.lower() in _CUES:
+            return first if before.text.lower() in _CUES else start
+        first -= 1
+    return start
+
+
+_NO_LABEL = word_set(
+    """the a an of to and or for that this with from by on in as be no le la les el los las der die das il lo de"""
+)
+_CUES = word_set(
+    """is it's to email mail e-mail address me him her us them contact cc write send and or the my his our their your
+    was est ist es é è su mi mon son mein meine correo adresse dirección direccion"""
+)
+_NO_MAILBOX = word_set(
+    """me us him her them it you look looking looked shop shops available is are was were be online website site
+    store page people visit find more here there work works working worked book booking order check see details
+    arrive arrived meet stay live lives living based us up down out back over today tomorrow now also and or then
+    that this learn read go going registered hosted listed found"""
+)

@@ -1,0 +1,297 @@
+"""Spoken numbers, letters and symbols as they are written, each with the words that it was said in.
+
+Two readings of a sentence serve the recognisers. `figures` writes every number phrase in digits and leaves the rest as
+it stands ("the fifth of May" becomes "the 5th of May"): for amounts, dates and times. `units` goes word by word and
+tells digits, spelled letters and symbols from other words ("double seven", "double u", "forward slash"): for whatever
+is read out character by character.
+
+Number words are those that text2num knows, in the languages `NUMBER_LANGUAGES`; elsewhere only written digits count.
+Punctuation that an engine puts between numbers keeps them apart in `figures`; in `units` it does not, since engines
+write commas and stops into numbers that are read out slowly.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property
+from typing import Any
+
+from text_to_num import find_numbers
+
+from vivavoce.errors import AddonError
+from vivavoce.model import Utterance
+
+NUMBER_LANGUAGES = frozenset({"de", "en", "es", "fr", "it", "nl", "pt"})
+"""Languages whose number words are read."""
+
+OPENING = "\"'“‘«„([{<¿¡"  # noqa: RUF001
+CLOSING = "\"'”’»)]}>.,;:!?…"  # noqa: RUF001
+"""Punctuation that stands before and after a word without belonging to it."""
+
+_LONGEST_WORD = 200  # nothing said is longer, and it bounds the work on each word
+_BREAKS = frozenset(".,;:!?…")
+_STOPS = frozenset(".;!?…")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A written form and the words `[first, stop)` that it was said in."""
+
+    text: str
+    first: int
+    stop: int
+
+
+class Reading:
+    """Pieces as one text with single blanks between them; parts of the text lead back to the words."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = tuple(pieces)
+        self.text = " ".join(piece.text for piece in self.pieces)
+        self._starts: list[int] = []
+        at = 0
+        for piece in self.pieces:
+            self._starts.append(at)
+            at += len(piece.text) + 1
+
+    def words(self, start: int, stop: int) -> tuple[int, int]:
+        """Give the words, first and after last, that the characters `[start, stop)` of the text were said in."""
+        first, last = (max(0, bisect_right(self._starts, at) - 1) for at in (start, stop - 1))
+        return self.pieces[first].first, self.pieces[last].stop
+
+
+class Sort(Enum):
+    """What a unit is."""
+
+    DIGITS = auto()
+    LETTERS = auto()
+    SYMBOL = auto()
+    WORD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing that was said, as written: `text` in the words `[first, stop)`; after it a sentence may end."""
+
+    sort: Sort
+    text: str
+    first: int
+    stop: int
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A word as text2num takes it."""
+
+    core: str
+    apart: bool
+    barred: bool
+
+    def text(self) -> str:
+        return self.core
+
+    def nt_separated(self, _previous: object) -> bool:
+        return self.apart
+
+    def not_a_number_part(self) -> bool:
+        return self.barred
+
+
+class Sentence:
+    """An utterance's words in the readings that the recognisers take; each is made once, when it is asked for."""
+
+    def __init__(self, utterance: Utterance) -> None:
+        self.utterance = utterance
+        self.language = re.split("[-_]", utterance.language.lower())[0]
+        self.words = tuple(word.text[:_LONGEST_WORD] for word in utterance.words)
+        self.cores = tuple(bare(word) for word in self.words)
+        self.lower = tuple(core.lower() for core in self.cores)
+        self.tails = tuple(_tail(word) for word in self.words)
+
+    @cached_property
+    def cased(self) -> bool:
+        """Whether the engine writes capitals, so that a lower-case word is no name."""
+        return any(letter.isupper() for word in self.words for letter in word)
+
+    @cached_property
+    def figures(self) -> Reading:
+        """The sentence with its number phrases in digits; punctuation stays behind the words."""
+        pieces: list[Piece] = []
+        at = 0
+        for number in (*self._numbers(close=False), None):
+            until = number.first if number else len(self.words)
+            pieces += [Piece(self.words[index].lstrip(OPENING), index, index + 1) for index in range(at, until)]
+            if number:
+                pieces.append(Piece(number.text + self.tails[number.stop - 1], number.first, number.stop))
+                at = number.stop
+        return Reading([piece for piece in pieces if piece.text])
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """The sentence as digits, spelled letters, symbols and other words, in order; bare punctuation is left out."""
+        return tuple(self._units())
+
+    def _numbers(self, *, close: bool) -> list[Piece]:
+        """Give the number phrases; with `close`, punctuation does not part them and a hundred takes nothing more."""
+        if self.language not in NUMBER_LANGUAGES:
+            return []
+        tokens = []
+        for index, core in enumerate(self.lower):
+            before = index - 1
+            apart = before >= 0 and (
+                self.lower[before] == "hundred" if close else bool(_BREAKS & set(self.tails[before]))
+            )
+            written = any(letter.isdigit() for letter in core)
+            barred = not core or written or (core.startswith("second") and not self._counted(index))
+            tokens.append(_Token("o" if core == "oh" and self.language == "en" else core, apart, barred))
+        found = _find_numbers(tokens, self.language)
+        pieces = [Piece(number.text, number.start, number.end) for number in found]
+        return [piece for at, piece in enumerate(pieces) if self._said(piece, pieces, at)]
+
+    def _counted(self, index: int) -> bool:
+        """Tell whether `second` is an ordinal here, not the unit of time."""
+        before = self.lower[index - 1] if index else ""
+        after = self.lower[index + 1] if index + 1 < len(self.lower) else ""
+        if self.lower[index] != "second" or after == "of" or after in _SECOND_OF:
+            return self.lower[index] == "second"
+        return before in _DETERMINERS
+
+    def _said(self, piece: Piece, pieces: Sequence[Piece], at: int) -> bool:
+        """Tell whether a phrase is a number: "oh" and "o" are zeros only beside other numbers, or doubled."""
+        if any(core not in {"oh", "o"} for core in self.lower[piece.first : piece.stop]):
+            return True
+        if piece.first and self.lower[piece.first - 1] in _TIMES.get(self.language, {}):
+            return True
+        before = pieces[at - 1].stop == piece.first if at else False
+        return before or (at + 1 < len(pieces) and pieces[at + 1].first == piece.stop)
+
+    def _units(self) -> Iterator[Unit]:
+        numbers = {number.first: number for number in self._numbers(close=True) if number.text.isdigit()}
+        at = 0
+        while at < len(self.words):
+            unit = self._symbol(at) or self._repeated(at, numbers) or self._unit(at, numbers)
+            at = unit.stop
+            if unit.text:
+                yield unit
+
+    def _make(self, sort: Sort, text: str, first: int, stop: int) -> Unit:
+        return Unit(sort, text, first, stop, bool(_STOPS & set(self.tails[stop - 1])))
+
+    def _unit(self, at: int, numbers: dict[int, Piece]) -> Unit:
+        """Give the unit of a number phrase, of a spelled letter or of one other word."""
+        core = self.cores[at]
+        if number := numbers.get(at):
+            return self._make(Sort.DIGITS, number.text, at, number.stop)
+        if len(core) == 1 and core.isalpha():
+            following = self.lower[at + 1 : at + 4]
+            if (
+                self.language == "en"
+                and following[:2] == ("as", "in")
+                and following[2:]
+                and following[2][:1] == core.lower()
+            ):
+                return self._make(Sort.LETTERS, core, at, at + 4)
+            return self._make(Sort.LETTERS, core, at, at + 1)
+        if _WRITTEN_DIGITS.fullmatch(core) and not _DECIMAL.fullmatch(core):
+            return self._make(Sort.DIGITS, re.sub(r"[^\d+]", "", self.words[at]), at, at + 1)
+        return self._make(Sort.WORD, core, at, at + 1)
+
+    def _symbol(self, at: int) -> Unit | None:
+        table = _SYMBOLS.get(self.language, _SYMBOLS["en"])
+        for length in (2, 1):
+            if text := table.get(" ".join(self.lower[at : at + length])):
+                return self._make(Sort.SYMBOL, text, at, min(at + length, len(self.words)))
+        written = self.words[at].strip()
+        return self._make(Sort.SYMBOL, written, at, at + 1) if written in _WRITTEN_SYMBOLS else None
+
+    def _repeated(self, at: int, numbers: dict[int, Piece]) -> Unit | None:
+        """Give `double seven`, `triple w`, `double u`."""
+        times = _TIMES.get(self.language, {}).get(self.lower[at])
+        if not times or at + 1 >= len(self.words):
+            return None
+        if self.language == "en" and times == 2 and self.lower[at + 1] in {"u", "you"}:  # noqa: PLR2004
+            return self._make(Sort.LETTERS, "w", at, at + 2)
+        repeated = self._unit(at + 1, numbers)
+        if repeated.sort is Sort.LETTERS or (
+            repeated.sort is Sort.DIGITS and (len(repeated.text) == 1 or repeated.text[0] == "0")
+        ):
+            return self._make(repeated.sort, repeated.text[0] * (times - 1) + repeated.text, at, repeated.stop)
+        return None
+
+
+def _find_numbers(tokens: list[_Token], language: str) -> list[Any]:
+    """Call text2num, whose panics are no `Exception`s and would end more than this call."""
+    try:
+        found: list[Any] = find_numbers(tokens, language, threshold=0.0)
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise AddonError("the numbers in an utterance cannot be read") from error
+    return found
+
+
+def word_set(words: str) -> frozenset[str]:
+    """Give the words of a text as a set."""
+    return frozenset(words.split())
+
+
+def bare(word: str) -> str:
+    """Give a word without the punctuation around it."""
+    return word.lstrip(OPENING).rstrip(CLOSING)
+
+
+def _tail(word: str) -> str:
+    return word[len(word.rstrip(CLOSING)) :]
+
+
+_DETERMINERS = word_set("the my your his her its our their every")
+_SECOND_OF = word_set(
+    "january february march april may june july august september october november december floor time"
+)
+_TIMES = {
+    "en": {"double": 2, "triple": 3, "treble": 3},
+    "fr": {"double": 2, "triple": 3},
+    "es": {"doble": 2, "triple": 3},
+    "de": {"doppel": 2, "zweimal": 2, "dreimal": 3},
+    "it": {"doppio": 2, "doppia": 2, "triplo": 3, "tripla": 3},
+    "nl": {"dubbel": 2, "dubbele": 2},
+    "pt": {"duplo": 2, "dobro": 2, "triplo": 3},
+}
+_WRITTEN_SYMBOLS = frozenset("@./-_+:")
+_SYMBOLS = {
+    "en": {
+        "at": "@", "at sign": "@", "dot": ".", "full stop": ".", "dash": "-", "hyphen": "-", "minus": "-",
+        "underscore": "_", "under score": "_", "slash": "/", "forward slash": "/", "colon": ":", "plus": "+",
+    },
+    "fr": {
+        "arobase": "@", "at": "@", "point": ".", "tiret": "-", "tiret bas": "_", "underscore": "_", "slash": "/",
+        "barre oblique": "/", "deux points": ":", "plus": "+",
+    },
+    "es": {
+        "arroba": "@", "punto": ".", "guion": "-", "guión": "-", "guion bajo": "_", "guión bajo": "_", "barra": "/",
+        "dos puntos": ":", "más": "+",
+    },
+    "de": {
+        "at": "@", "ät": "@", "klammeraffe": "@", "punkt": ".", "bindestrich": "-", "minus": "-", "unterstrich": "_",
+        "schrägstrich": "/", "slash": "/", "doppelpunkt": ":", "plus": "+",
+    },
+    "pt": {
+        "arroba": "@", "ponto": ".", "traço": "-", "hífen": "-", "sublinhado": "_", "underscore": "_", "barra": "/",
+        "dois pontos": ":", "mais": "+",
+    },
+    "it": {
+        "chiocciola": "@", "punto": ".", "trattino": "-", "trattino basso": "_", "underscore": "_", "barra": "/",
+        "slash": "/", "due punti": ":", "più": "+",
+    },
+    "nl": {
+        "apenstaartje": "@", "at": "@", "punt": ".", "streepje": "-", "underscore": "_", "slash": "/",
+        "schuine streep": "/", "dubbele punt": ":", "plus": "+",
+    },
+}  # fmt: skip
+_WRITTEN_DIGITS = re.compile(r"\+?\(?\d+\)?(?:[-./]\(?\d+\)?)*")
+_DECIMAL = re.compile(r"\d+\.\d+|\d+(?:/\d+)+|\d{4}-\d{1,2}-\d{1,2}")

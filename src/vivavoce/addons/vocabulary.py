@@ -1,0 +1,398 @@
+"""Custom vocabulary: entries are heard where the words of an utterance sound like them and look misheard.
+
+Runs of words (windows) are compared with the entries by sound. What speaks for an entry, all in the logarithm of odds:
+
+- its length: a long name is not met by chance;
+- how seldom the window's words are used: engines write rare words, or none that exist, for names they do not know;
+- how unsure the engine was of them.
+
+What speaks against it is the distance between the sounds, and each word of the window beyond the first. The weights are
+those of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
+written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
+
+The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry. Everything
+depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
+rewriting twice changes nothing more.
+
+Sounds are known for English only. In other languages entries are compared by their letters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pocketsphinx
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
+
+from vivavoce import pronounce
+from vivavoce.addons import rewriting, sounds
+from vivavoce.addons.rewriting import Replacement
+from vivavoce.model import Utterance, Word
+from vivavoce.plugins import AddonParts, AddonSettings
+
+LONGEST_WORDS = 10
+LONGEST_SOUND = 80
+"""Entries with more words, or more phones (letters in other languages), are found by their exact letters only."""
+DEFAULT_INTENSITY = 0.5
+MOST_SOUNDS = 6
+"""Ways to say an entry, or one of its pronunciations, that are compared."""
+MORE_WORDS = 2
+"""A window may have so many words more than the entry: an engine that does not know a name writes several for it."""
+
+_BIAS, _BY_DISTANCE, _BY_LENGTH, _BY_SURPRISE, _BY_DOUBT, _BY_WORD = -7.25, -3.05, 1.0, 0.32, 1.44, -1.7
+_LENGTH_COUNTED = 12
+_UNHEARD, _LEAST_CONFIDENCE = 18.0, 0.02
+"""Surprise of a word that the language model lacks, in nats, and the confidence that lower ones count as."""
+_STRICTEST, _EASIER = 2.6, 4.0
+"""Log odds asked for at intensity 0, and by how much less at intensity 1, with the square of what is between."""
+_NEAREST, _WIDER, _FARTHEST = 0.1, 0.7, 0.6
+"""Distance for each phone that is let pass at intensity 0, by how much more at intensity 1, and the most at any."""
+_OTHER_LETTERS = 0.3
+"""Share of wrong letters that is let pass at intensity 1, where there are no sounds to go by."""
+_SHORT = 3
+"""Letters of words that are taken for usual there."""
+_LEAST_PER_EDIT = 0.3
+"""Sounds that differ in n phones are taken to be n times this apart at least, which spares measuring most of them.
+Single edits can cost less, the sum of several hardly ever does."""
+_AT_ONCE = 256
+"""Windows that are compared with all entries at once, which bounds the memory."""
+_MOST_MEASURED = 256
+"""Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
+a few, one of a thousand like-sounding ones is kept from taking seconds."""
+_USUAL = 9.5
+"""Surprise of the thousandth most usual English word."""
+_LOG_BASE, _NUMBER = 1e-4, 10.0
+"""PocketSphinx counts probabilities in powers of 1.0001."""
+_JOINTS = re.compile(r"(?<=\w)(?!'s$)[-.']+(?=\w)")
+_PARTS = re.compile("[a-z]+(?:'[a-z]+)*")
+_POSSESSIVE = re.compile("['’]s$", re.IGNORECASE)  # noqa: RUF001
+_SENTENCE_END = re.compile(r"\w{3}\W*[.?!]\W*$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularyEntry:
+    """A word or phrase to listen for.
+
+    `intensity` is how eagerly, from 0 (nothing but the same sound) to 1. `pronunciations` are other ways to say it,
+    spelled like words. With a `language` it is looked for in utterances of that language only.
+    """
+
+    value: str
+    intensity: float | None = None
+    pronunciations: tuple[str, ...] = ()
+    language: str | None = None
+
+
+class VocabularyAddon:
+    """Custom vocabulary for all sessions; implements `plugins.Addon`."""
+
+    threads = 1
+
+    def __init__(self, settings: AddonSettings) -> None:
+        """Load the dictionary and the language model, so that no session waits for them."""
+        del settings
+        Vocabulary([], DEFAULT_INTENSITY)
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
+        """Give the rule of a session's `vocabulary`, and its entries for engines that take hints."""
+        rule = Vocabulary.from_options(options)
+        return AddonParts(rule=rule, hints=rule.hints)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Vocabulary:
+    """Write the entries of a vocabulary where they were misheard; implements `plugins.TextRule`.
+
+    Punctuation and a possessive `'s` around an entry stay. Entries of another language than the utterance's are not
+    looked for. The first one made in a process loads a dictionary and a language model, which takes a fraction of a
+    second and some 40 MB; each hundred entries take some 10 ms.
+    """
+
+    def __init__(self, entries: Sequence[VocabularyEntry], default_intensity: float) -> None:
+        """Take the entries; those that state no intensity have the default one."""
+        self._entries = [
+            _Entry(
+                text=text,
+                intensity=default_intensity if entry.intensity is None else entry.intensity,
+                said=(text, *entry.pronunciations),
+                language=entry.language,
+            )
+            for entry in entries
+            if (text := " ".join(entry.value.split()))
+        ]
+        self._by_language: dict[str, _Listener] = {}
+        self._listener("en")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Vocabulary:
+        """Take the entries as the contract writes them: `vocabulary`, of texts and objects, and `default_intensity`."""
+        entries = [
+            VocabularyEntry(value=item)
+            if isinstance(item, str)
+            else VocabularyEntry(
+                value=item["value"],
+                intensity=item.get("intensity"),
+                pronunciations=tuple(item.get("pronunciations") or ()),
+                language=item.get("language"),
+            )
+            for item in options["vocabulary"]
+        ]
+        return cls(entries, options.get("default_intensity", DEFAULT_INTENSITY))
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """The entries as they are written, each once."""
+        return tuple(dict.fromkeys(entry.text for entry in self._entries))
+
+    def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:  # noqa: ARG002 - partials are heard alike
+        """Give the utterance with the entries that were heard in it; words elsewhere are the same objects as before."""
+        found = self._listener(utterance.language).find(utterance.words)
+        return rewriting.apply(utterance, found) if found else utterance
+
+    def _listener(self, language: str) -> _Listener:
+        if language not in self._by_language:
+            entries = [entry for entry in self._entries if entry.language in {None, language}]
+            self._by_language[language] = _English(entries) if language == "en" else _Foreign(entries)
+        return self._by_language[language]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    text: str
+    intensity: float
+    said: tuple[str, ...]
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """One way to say an entry: looked for in windows of up to `words` words, `most` away by sound.
+
+    `odds` is what speaks for it wherever it is heard.
+    """
+
+    text: str
+    sound: str
+    words: int
+    most: float
+    odds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """The words from `first` up to `stop`, by sound; `lead` and `trail` stay. `odds` is what speaks for any entry."""
+
+    first: int
+    stop: int
+    lead: str
+    trail: str
+    sound: str
+    odds: float
+
+
+class _Listener(ABC):
+    """Finds entries by their letters, then by how they sound in one language."""
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self._same = rewriting.Phrases(_letters, joint="", more=MORE_WORDS)
+        for ending in ("", "'s"):
+            for entry in entries:
+                self._same.add(entry.text + ending, entry.text + ending)
+        self._forms = [
+            _Form(text=entry.text, sound=sound, words=len(said.split()) + MORE_WORDS, most=most, odds=odds)
+            for entry in entries
+            for said in entry.said
+            if len(said.split()) <= LONGEST_WORDS
+            for sound in self._sounds(said)
+            if 0 < len(sound) <= LONGEST_SOUND
+            for most, odds in [self._limits(sound, entry.intensity)]
+        ]
+        self._longest = 2 * max((len(form.sound) for form in self._forms), default=0)
+        self._words = np.array([form.words for form in self._forms])
+        self._most = np.array([form.most for form in self._forms])
+        self._odds = np.array([form.odds for form in self._forms])
+
+    def find(self, words: Sequence[Word]) -> list[Replacement]:
+        """Give what is to be written where; none overlap."""
+        texts = [word.text for word in words]
+        same = self._same.find(texts)
+        taken = {at for each in same for at in range(each.first, each.stop)}
+        found = [each for each in same if not self._stays(each, texts[each.first : each.stop])]
+        windows = self._windows(texts, [word.confidence for word in words], taken)
+        heard = [one for some in iter(lambda: list(islice(windows, _AT_ONCE)), []) for one in self._heard(some)]
+        for _, window, form in sorted(heard, key=lambda each: (-each[0], each[1].first, each[1].stop)):
+            places = range(window.first, window.stop)
+            if taken.isdisjoint(places):
+                taken.update(places)
+                found.append(
+                    Replacement(
+                        first=window.first, stop=window.stop, text=form.text, lead=window.lead, trail=window.trail
+                    )
+                )
+        return found
+
+    def _stays(self, same: Replacement, texts: Sequence[str]) -> bool:
+        """Tell whether an entry's letters are left as they stand: nothing would change, or the case of a usual word."""
+        before = " ".join(texts)
+        after = " ".join(same.written)
+        return before == after or (before.lower() == after.lower() and self._usual(same.text))
+
+    def _windows(self, texts: Sequence[str], confidences: Sequence[float], taken: set[int]) -> Iterator[_Window]:
+        """Give the runs of words that may be misheard: not beyond the end of a sentence or into a taken word."""
+        bare = [rewriting.bare(text) for text in texts]
+        said = [self._sound(body) if n not in taken else "" for n, (_, body, _) in enumerate(bare)]
+        odds = [self._for_word(body, sure) for (_, body, _), sure in zip(bare, confidences, strict=True)]
+        most_words = int(self._words.max(initial=0))
+        for first in (n for n, sound in enumerate(said) if sound):
+            for stop in range(first + 1, min(first + most_words, len(texts)) + 1):
+                if stop - 1 in taken:
+                    break
+                lead, (_, body, trail) = bare[first][0], bare[stop - 1]
+                for ending in ("", *_POSSESSIVE.findall(body)):
+                    last = self._sound(body.removesuffix(ending)) if ending else said[stop - 1]
+                    if not last:
+                        continue
+                    yield _Window(
+                        first=first,
+                        stop=stop,
+                        lead=lead,
+                        trail=ending + trail,
+                        sound=sounds.joined([*said[first : stop - 1], last]),
+                        odds=sum(odds[first:stop]) + _BY_WORD * (stop - first - 1),
+                    )
+                if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
+                    break
+
+    def _heard(self, windows: Sequence[_Window]) -> list[tuple[float, _Window, _Form]]:
+        """Give the forms that were heard in windows, with the odds that they were said."""
+        rooms = self._odds + np.array([window.odds for window in windows])[:, None]
+        rooms = np.minimum(rooms / -_BY_DISTANCE, self._most)
+        rooms[np.array([window.stop - window.first for window in windows])[:, None] > self._words] = -1.0
+        edits = cdist(
+            [window.sound for window in windows],
+            [form.sound for form in self._forms],
+            scorer=Levenshtein.distance,
+        )
+        slack = rooms - edits * _LEAST_PER_EDIT
+        near = np.argwhere(slack >= 0)
+        if len(near) > _MOST_MEASURED:
+            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:_MOST_MEASURED]]
+        heard = []
+        for row, column in near.tolist():
+            window, form = windows[row], self._forms[column]
+            apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
+            if apart < math.inf:
+                heard.append((window.odds + form.odds + _BY_DISTANCE * apart, window, form))
+        return heard
+
+    @abstractmethod
+    def _sounds(self, text: str) -> list[str]:
+        """Give the ways to say a text."""
+
+    @abstractmethod
+    def _sound(self, word: str) -> str:
+        """Give the likeliest way to say a word; nothing where it is silent."""
+
+    @abstractmethod
+    def _for_word(self, word: str, confidence: float) -> float:
+        """Give what the presence of a word in a window says for its being misheard."""
+
+    @abstractmethod
+    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
+        """Give the largest distance from a sound that is let pass, and the odds for the sound itself."""
+
+    @abstractmethod
+    def _usual(self, text: str) -> bool:
+        """Tell whether a text is met so often that its case tells nothing."""
+
+    @abstractmethod
+    def _distance(self, one: str, other: str, limit: float) -> float:
+        """Give how far two sounds are from each other, infinity beyond the limit."""
+
+
+class _English(_Listener):
+    """Listens to phones."""
+
+    def _sounds(self, text: str) -> list[str]:
+        return sounds.sounds(text, MOST_SOUNDS)
+
+    def _sound(self, word: str) -> str:
+        return _english_sound(word)
+
+    def _for_word(self, word: str, confidence: float) -> float:
+        return _BY_SURPRISE * _surprise(word) - _BY_DOUBT * math.log(max(confidence, _LEAST_CONFIDENCE))
+
+    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
+        share = min(_NEAREST + _WIDER * intensity, _FARTHEST)
+        asked = _STRICTEST - _EASIER * intensity**2
+        return share * len(sound), _BIAS - asked + _BY_LENGTH * min(len(sound), _LENGTH_COUNTED)
+
+    def _usual(self, text: str) -> bool:
+        return sum(_surprise(word) for word in text.split()) < _USUAL
+
+    def _distance(self, one: str, other: str, limit: float) -> float:
+        return sounds.distance(one, other, limit)
+
+
+class _Foreign(_Listener):
+    """Compares letters, without accents and double ones, and knows no other evidence."""
+
+    def _sounds(self, text: str) -> list[str]:
+        return [sounds.joined([self._sound(word) for word in text.split()])]
+
+    def _sound(self, word: str) -> str:
+        plain = unicodedata.normalize("NFKD", word.casefold())
+        return sounds.joined([letter for letter in plain if letter.isalnum()])
+
+    def _for_word(self, word: str, confidence: float) -> float:  # noqa: ARG002 - how usual a word is is not known
+        return 0.0
+
+    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
+        share = _OTHER_LETTERS * intensity * len(sound)
+        return share, -_BY_DISTANCE * share - _BY_WORD * LONGEST_WORDS
+
+    def _usual(self, text: str) -> bool:
+        return len(text) <= _SHORT
+
+    def _distance(self, one: str, other: str, limit: float) -> float:
+        edits = Levenshtein.distance(one, other)
+        return float(edits) if edits <= limit else math.inf
+
+
+@functools.lru_cache(maxsize=20_000)
+def _letters(word: str) -> str:
+    """Give a word as entries are told to be the same: without case and the hyphens, stops and apostrophes in it."""
+    return _JOINTS.sub("", rewriting.folded(word).replace("’", "'"))  # noqa: RUF001
+
+
+@functools.lru_cache(maxsize=20_000)
+def _english_sound(word: str) -> str:
+    return sounds.sound(pronounce.phones(word))
+
+
+@functools.lru_cache(maxsize=20_000)
+def _surprise(word: str) -> float:
+    """Give how unexpected the rarest part of an English word is, in nats; numbers count as middling."""
+    parts = _PARTS.findall(word.lower())
+    if not parts:
+        return _NUMBER
+    return max(min(_UNHEARD, -_LOG_BASE * float(_language_model().prob([part]))) for part in parts)
+
+
+@functools.cache
+def _language_model() -> Any:
+    """Give the model of English that comes with PocketSphinx; its frequencies of single words are used."""
+    return pocketsphinx.NGramModel.readfile(str(Path(pocketsphinx.get_model_path("en-us")) / "en-us.lm.bin"))
