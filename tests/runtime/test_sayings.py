@@ -135,12 +135,12 @@ async def test_a_store_that_stays_away_ends_it(speaker: Speaker, monkeypatch: py
     assert await speaker.stored() == [2]
 
 
-async def test_a_flood_is_noticed(speaker: Speaker) -> None:
-    """More than a session says by itself while the store is away makes the line crowded."""
+async def test_a_flood_waits_for_room(speaker: Speaker) -> None:
+    """Whoever says more than a session does by itself, while the store is away, waits until some of it is out."""
     for _ in range(MAX_WAITING):
         speaker.sayings.add(Write(session_id=speaker.session_id))
-    assert not speaker.sayings.crowded
+    await speaker.sayings.room()
     speaker.say(0)
-    assert speaker.sayings.crowded
-    await speaker.sayings.settle()
-    assert not speaker.sayings.crowded
+    assert speaker.published == []
+    await speaker.sayings.room()
+    assert speaker.published == [0]

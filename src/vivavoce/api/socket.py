@@ -84,9 +84,9 @@ async def _read(websocket: WebSocket, session: Session, connection: Connection) 
             case StopRecording():
                 session.stop(connection)
             case BadChunk(reason=reason):
-                session.refuse(connection, AudioRefused(reason=reason))
+                await session.refuse(connection, AudioRefused(reason=reason))
             case BadMessage(code=code, reason=reason):
-                session.refuse(connection, Problem(code=code, message=reason))
+                await session.refuse(connection, Problem(code=code, message=reason))
 
 
 async def _write(websocket: WebSocket, session: Session, connection: Connection) -> Ending:

@@ -24,7 +24,7 @@ TRIES = 30
 """How often the journal is asked to keep what a session said; it tries for ten seconds each time."""
 
 MAX_WAITING = 4096
-"""More than a session says in all that time by itself; only a client that floods it with nonsense gets there."""
+"""More than a session says in all that time by itself; a client that floods it with nonsense is read no further."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,17 +52,17 @@ class Sayings:
         """Whether anything waits that others must wait behind."""
         return len(self._line) > self._aside
 
-    @property
-    def crowded(self) -> bool:
-        """Whether more waits than a session says by itself."""
-        return len(self._line) > MAX_WAITING
-
     def add(self, write: Write, publish: Callable[[], None] = lambda: None, *, aside: bool = False) -> None:
         """Make a write durable and then call `publish`, in its turn; others need not wait behind what is `aside`."""
         saying = _Saying(write, publish, aside)
         self._line.append(saying)
         self._aside += aside
         self._submit(saying)
+
+    async def room(self) -> None:
+        """Return when no more waits than a session says by itself."""
+        while len(self._line) > MAX_WAITING:
+            await self._line[0].over.wait()
 
     async def settle(self) -> None:
         """Return when all that was said before is published or given up."""

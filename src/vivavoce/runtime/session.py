@@ -232,7 +232,8 @@ class Session:
         if not data:
             return
         if self._stopped:
-            self._say(AudioRefused(reason="the recording was stopped, so this audio is not transcribed"))
+            reason = "the recording was stopped, so this audio is not transcribed"
+            await self.refuse(connection, AudioRefused(reason=reason))
             return
         if not self._started:
             self._started = True
@@ -251,11 +252,12 @@ class Session:
         recorded_s, heard_s = self._seconds(self._intake.size), self._seconds(self._heard)
         self._say(StopAccepted(recorded_s=recorded_s, left_s=max(recorded_s - heard_s, 0.0)))
 
-    def refuse(self, connection: Connection, event: AudioRefused | Problem) -> None:
-        """Tell the client of input that could not be taken; the session goes on."""
+    async def refuse(self, connection: Connection, event: AudioRefused | Problem) -> None:
+        """Tell the client of input that could not be taken; the session goes on. Waits only while it is flooded."""
         if connection is self._connection:
             self._clock.on_input(time.monotonic())
             self._say(event)
+            await self._sayings.room()
 
     def drain(self) -> None:
         """Rest at the next utterance boundary; another process will go on."""
@@ -506,8 +508,6 @@ class Session:
             # In its turn: behind what is on its way to the journal.
             if wanted and self._sayings.pending:
                 self._sayings.add(self._write(), partial(self._send, message))
-                if self._sayings.crowded and self._connection is not None:
-                    self._connection.close(Ending.LOST)
             elif wanted:
                 self._send(message)
             if deliveries:
