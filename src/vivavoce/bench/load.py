@@ -88,7 +88,7 @@ class Pacing:
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """What a run of some sessions brought, and what the server's process tree used meanwhile."""
+    """What a run of some sessions brought, and what the server's process tree and the bench used meanwhile."""
 
     heard: list[Heard] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -97,6 +97,8 @@ class Run:
     looks: list[Look] = field(default_factory=list)
     busy: list[Look] = field(default_factory=list)
     given_up: bool = False
+    bench_cpu_s: float = 0.0
+    wall_s: float = 0.0
 
 
 class System(Protocol):
@@ -189,6 +191,7 @@ async def play(
     frames = [[frame(c) for c in chunks(encode(t.samples, pacing.form), pacing.form, pacing.chunk_s)] for t in talks]
     begin = time.monotonic() + _AHEAD_S
     starts = [begin + pacing.stagger_s * i / len(talks) for i in range(len(talks))]
+    busy_s = time.process_time()
     async with target.client() as http:
         load = _Load(target, pacing, http)
         parts = zip(talks, frames, starts, strict=True)
@@ -203,6 +206,7 @@ async def play(
                 await asyncio.wait([everyone], timeout=_LOOK_S)
             load.look(steady)
             everyone.result()
+            load.run.bench_cpu_s, load.run.wall_s = time.process_time() - busy_s, time.monotonic() - begin
         finally:
             everyone.cancel()
             with suppress(asyncio.CancelledError):

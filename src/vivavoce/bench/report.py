@@ -41,6 +41,7 @@ def table(results: Sequence[Result], title: str) -> Table:
         _add_usage(shown, results)
     shown.add_section()
     shown.add_row("chunks sent late by, p99 ms", *(f"{r.late_p99_s * 1000:.0f}" for r in results))
+    shown.add_row("cores the bench itself used", *(f"{r.bench_cores:.2f}" for r in results))
     shown.add_row("refused, problems", *(f"{len(r.refused)}, {len(r.problems)}" for r in results))
     return shown
 
@@ -93,6 +94,7 @@ def plot(path: Path, systems: Mapping[str, Sequence[Result]], limits: Mapping[st
                 axes.axhline(limit_s * 1000, color=color, linewidth=0.6, alpha=0.6)
         axes.set_title(_NAMES[name])
         axes.set_xlabel("streams")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("ms")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

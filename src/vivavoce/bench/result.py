@@ -43,6 +43,7 @@ class Result:
     problems: tuple[str, ...]
     given_up: bool
     late_p99_s: float
+    bench_cores: float
     usage: Usage | None
 
     def p95(self, name: str) -> float:
@@ -96,6 +97,7 @@ class Result:
             "audio_s_per_cpu_s": _number(self.audio_per_cpu),
             "speech_s_per_cpu_s": _number(self.speech_per_cpu),
             "idle": _number(self.usage.idle) if self.usage else None,
+            "bench_cores": _number(self.bench_cores),
             "sending_late_ms_p99": round(self.late_p99_s * 1000, 1),
             "refused": list(self.refused),
             "problems": list(self.problems),
@@ -159,6 +161,7 @@ def result_of(run: Run, streams: int) -> Result:
         problems=tuple(run.problems),
         given_up=run.given_up,
         late_p99_s=percentiles(run.late_s)[2],
+        bench_cores=run.bench_cpu_s / run.wall_s if run.wall_s else 0.0,
         usage=_usage(run, measured, streams),
     )
 

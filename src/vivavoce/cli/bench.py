@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from vivavoce.bench.result import Limits, Result
 
 SEARCH_S = 345.0
-"""How long one search for the capacity may take; two of them and their warming up end within twelve minutes."""
+"""How long the search for one system's capacity may take, warming up included; two end within twelve minutes."""
 
 WARM_UP_S = 5.0
 
-ALONE_S = 60.0
+_LABELS, _FIGURES = 40, 22
+
+ALONE_S = 90.0
 """Least length of the run with one stream that a search measures others by."""
 
 
@@ -82,7 +84,7 @@ def bench(
         Path | None,
         typer.Option(metavar="MANIFEST", help='Recordings: a JSON list of {"file": …, "transcript": …}.'),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Length of each stream, at least.")] = 35.0,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Length of each stream, at least.")] = 30.0,
     chunk: Annotated[Chunk, typer.Option(help="Milliseconds of audio in a message.")] = Chunk.LONG,
     form: Annotated[Form, typer.Option("--format", help="Encoding of the audio.")] = Form.PCM16K,
     stagger: Annotated[float, typer.Option(min=0, help="Seconds over which the streams start.")] = 5.0,
@@ -235,14 +237,13 @@ class _Bench:
             run = system(talks, self.pacing, progress=lambda done_s: progress.update(task, completed=done_s), **watch)
         return result_of(run, streams)
 
-    def search(self, name: str, system: System) -> None:
-        """Search for what a system holds."""
+    def search(self, name: str, system: System, until: float) -> None:
+        """Search for what a system holds until about `until` on `time.monotonic`'s clock."""
         from vivavoce.bench.capacity import find_capacity
 
         def probe(streams: int, limits: Limits | None) -> Result:
             return self.play(system, streams, max(self.seconds, ALONE_S) if limits is None else self.seconds, limits)
 
-        until = time.monotonic() + SEARCH_S
         found = find_capacity(probe, cores=os.cpu_count() or 1, until=until, on_result=self._tell)
         self.found[name], self.results[name] = found, list(found.probes)
 
@@ -251,13 +252,17 @@ class _Bench:
 
         verdict = f"[red]failed[/]: {'; '.join(reasons)}" if reasons else "[green]held[/]"
         p95 = ", ".join(f"{name} {result.p95(name) * 1000:.0f}" for name in (WORD, FINAL))
-        self.console.print(f"{result.streams:>4} streams {verdict} [dim](p95 {p95} ms)[/]")
+        self.console.print(f"{result.streams:>4} streams {verdict} [dim](p95 {p95} ms)[/]", soft_wrap=True)
 
     def report(self, name: str) -> None:
         """Print a system's figures."""
         from vivavoce.bench.report import table
 
-        self.console.print(table(self.results[name], name))
+        results = self.results[name]
+        # Tables that fit beside each other's figures on the terminal.
+        side_by_side = max((self.console.width - _LABELS) // _FIGURES, 1)
+        for first in range(0, len(results), side_by_side):
+            self.console.print(table(results[first : first + side_by_side], name))
         if name in self.found:
             found = self.found[name]
             note = "" if found.complete else " (the search ran out of time: perhaps more)"
@@ -328,10 +333,11 @@ class _Bench:
 
 def _measure(session: _Bench, name: str, system: System, *, find_capacity: bool, counts: Sequence[int]) -> None:
     """Warm a system up and run what was asked for."""
+    until = time.monotonic() + SEARCH_S
     session.console.print(f"[bold]{name}[/]")
     session.play(system, 1, WARM_UP_S)
     if find_capacity:
-        session.search(name, system)
+        session.search(name, system, until)
     else:
         session.results[name] = [session.play(system, streams, session.seconds) for streams in counts]
     session.report(name)
