@@ -37,7 +37,7 @@ LAYERS = {
     "addons": frozenset(WORDS),
     "stores": frozenset(WORDS),
     "testing": frozenset(WORDS),
-    "bench": frozenset({*WORDS, "speech"}),
+    "bench": frozenset({*WORDS, "config", "speech"}),
     "runtime": frozenset({*WORDS, "config", "speech"}),
     "api": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),
     "bridges": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),

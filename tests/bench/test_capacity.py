@@ -40,7 +40,7 @@ def result(
         given_up=False,
         late_p99_s=0.0,
         bench_cores=0.0,
-        usage=Usage(cpu_s=1.0, cores_per_stream=cost, memory_mb=1.0, memory_mb_per_stream=1.0, idle=0.5),
+        usage=Usage(cpu_s=1.0, cores=1.0, cores_per_stream=cost, memory_mb=1.0, memory_mb_per_stream=1.0, idle=0.5),
     )
 
 

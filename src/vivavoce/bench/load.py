@@ -88,12 +88,16 @@ class Pacing:
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """What a run of some sessions brought, and what the server's process tree and the bench used meanwhile."""
+    """What a run of some sessions brought, and what the server's process tree and the bench used meanwhile.
+
+    `backlogs_s` tells how much audio the server had not heard yet at the stop of a session.
+    """
 
     heard: list[Heard] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
+    backlogs_s: list[float] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     busy: list[Look] = field(default_factory=list)
     given_up: bool = False
@@ -143,6 +147,8 @@ class _Session:
                 self._closed.append((self._speech_start, data["time"], happened))
             case "end_session":
                 self.ended = True
+            case "stop_recording":
+                self._run.backlogs_s.append(data["recording_left_to_process"])
             case "error":
                 self._run.problems.append(str(data["code"]))
 
@@ -163,6 +169,7 @@ class _Session:
             start=said["start"],
             end=said["end"],
             final=data["is_final"],
+            text=said["text"],
         )
         self._heard.shown.append(shown)
         if shown.final:
@@ -188,7 +195,8 @@ async def play(
     `progress` is told about once a second how many seconds of the longest session are over; where `hopeless` says so,
     the sessions are stopped early.
     """
-    frames = [[frame(c) for c in chunks(encode(t.samples, pacing.form), pacing.form, pacing.chunk_s)] for t in talks]
+    prepared = {id(talk): frames_of(talk, pacing) for talk in talks}
+    frames = [prepared[id(talk)] for talk in talks]
     begin = time.monotonic() + _AHEAD_S
     starts = [begin + pacing.stagger_s * i / len(talks) for i in range(len(talks))]
     busy_s = time.process_time()
@@ -212,6 +220,11 @@ async def play(
             with suppress(asyncio.CancelledError):
                 await everyone
     return load.run
+
+
+def frames_of(talk: Conversation, pacing: Pacing) -> list[bytes]:
+    """Give a conversation as the frames that a client sends."""
+    return [frame(chunk) for chunk in chunks(encode(talk.samples, pacing.form), pacing.form, pacing.chunk_s)]
 
 
 class _Load:

@@ -24,9 +24,10 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the system under test used: cores and MiB for one stream, and the share of all cores that idled."""
+    """What the system under test used: CPU, cores while all streams ran, MiB, and the share of all cores that idled."""
 
     cpu_s: float
+    cores: float
     cores_per_stream: float
     memory_mb: float
     memory_mb_per_stream: float
@@ -175,6 +176,7 @@ def _usage(run: Run, measured: Measured, streams: int) -> Usage | None:
     cpu_s = last.since(first).cpu_s
     return Usage(
         cpu_s=cpu_s,
+        cores=steady.cores,
         cores_per_stream=cpu_s / max(measured.audio_s, 1e-9),
         memory_mb=peak / _MIB,
         memory_mb_per_stream=(peak - first.memory) / _MIB / streams,
