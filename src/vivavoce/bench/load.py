@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import uvloop
 from pydantic_core import from_json
 from websockets.exceptions import InvalidHandshake
 
@@ -38,6 +39,8 @@ WANTED = {
     "receive_lifecycle_events": True,
     "receive_post_processing_events": False,
 }
+
+T = TypeVar("T")
 
 _STOP = frame(b'{"type":"stop_recording"}', TEXT)
 _LOOK_S = 1.0
@@ -180,6 +183,12 @@ class _Session:
 
 def _moment(created_at: str) -> float:
     return datetime.fromisoformat(created_at).timestamp()
+
+
+def finish(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run what `work` gives to its end on a fast event loop; Ctrl-C cancels it and raises `KeyboardInterrupt`."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())
 
 
 async def play(

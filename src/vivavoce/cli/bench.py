@@ -6,13 +6,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from vivavoce.bench.corpus import Turn
     from vivavoce.bench.load import Pacing, System, Target
     from vivavoce.bench.result import Limits, Result
-
-T = TypeVar("T")
 
 SEARCH_S = 345.0
 """How long the search for one system's capacity may take, warming up included; two end within twelve minutes."""
@@ -212,21 +210,12 @@ def _target(
 
 def _live(target: Target) -> System:
     """Give the server as a system under test."""
-    from vivavoce.bench.load import play
+    from vivavoce.bench.load import finish, play
 
     def run(talks: Any, pacing: Pacing, **watch: Any) -> Any:
-        return _await(lambda: play(target, talks, pacing, **watch))
+        return finish(lambda: play(target, talks, pacing, **watch))
 
     return run
-
-
-def _await(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    import asyncio
-
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work())
 
 
 @dataclass(kw_only=True)
@@ -301,17 +290,18 @@ class _Bench:
         self, name: str, target: Target, wanted: int, settings: Mapping[str, str], progress: Callable[[float], None]
     ) -> dict[str, Any]:
         from vivavoce.bench import scenarios, throughput
+        from vivavoce.bench.load import finish
 
         if name == "idle":
-            return _await(lambda: scenarios.idle(target, wanted, self.seconds, progress))
+            return finish(lambda: scenarios.idle(target, wanted, self.seconds, progress))
         if name == "silence":
-            return _await(lambda: scenarios.silence(target, wanted, self.seconds, self.pacing, progress))
+            return finish(lambda: scenarios.silence(target, wanted, self.seconds, self.pacing, progress))
         cores = os.cpu_count() or 1
         if name == "overload":
             talks = self._talks(cores, self.seconds)
-            return _await(lambda: scenarios.overload(target, talks, wanted, self.pacing, progress))
+            return finish(lambda: scenarios.overload(target, talks, wanted, self.pacing, progress))
         talks = self._talks(_SETS_OF_TALKS * cores, 2 * self.seconds)
-        served = _await(lambda: throughput.served(target, talks, self.pacing))
+        served = finish(lambda: throughput.served(target, talks, self.pacing))
         loop = throughput.bare(talks, cores, settings)
         return throughput.ratios(served, loop, sum(talk.duration_s for talk in talks))
 
