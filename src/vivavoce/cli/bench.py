@@ -152,7 +152,7 @@ def bench(
     session = _Bench(console=console, pacing=pacing, seconds=seconds, seed=seed, audio=audio)
     if not others.keys() <= {"idle", "silence"} or counts or find_capacity:
         session.prepare()
-    with _target(console, server, key, pid, chosen) as target:
+    with _target(server, key, pid, chosen) as target:
         if counts or find_capacity:
             _measure(session, "vivavoce", _live(target), find_capacity=find_capacity, counts=counts)
         for name, wanted in others.items():
@@ -191,10 +191,17 @@ def _parse(settings: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
+def _note(text: str) -> None:
+    """Tell a person at a terminal what takes its time."""
+    from vivavoce.cli.screen import progress_console
+
+    console = progress_console()
+    if console.is_terminal:
+        console.print(text, style="dim")
+
+
 @contextmanager
-def _target(
-    console: Console, url: str | None, key: str | None, pid: int | None, settings: Mapping[str, str]
-) -> Iterator[Target]:
+def _target(url: str | None, key: str | None, pid: int | None, settings: Mapping[str, str]) -> Iterator[Target]:
     """Give the running server, or one that is started for the block."""
     from vivavoce.bench.load import Target
     from vivavoce.cli.client import base_url
@@ -203,7 +210,7 @@ def _target(
     if url is not None:
         yield Target(url=base_url(url), key=key, pid=pid)
         return
-    console.print("[dim]starting a server …[/]")
+    _note("starting a server …")
     with embedded_process(settings) as server:
         yield Target(url=server.url, pid=server.pid)
 
@@ -237,7 +244,7 @@ class _Bench:
         from vivavoce.bench.corpus import turns
         from vivavoce.plugins import plugin
 
-        self.console.print("[dim]finding the words in the recordings …[/]")
+        _note("finding the words in the recordings …")
         self.turns = turns(self.audio, plugin("aligners", "pocketsphinx")())
 
     def play(self, system: System, streams: int, seconds: float, limits: Limits | None = None) -> Result:
@@ -245,13 +252,15 @@ class _Bench:
         from rich.progress import BarColumn, Progress, TextColumn
 
         from vivavoce.bench.result import result_of
+        from vivavoce.cli.screen import progress_console
 
         talks = self._talks(streams, seconds)
         watch: dict[str, Any] = {}
         if limits is not None:
             watch["hopeless"] = limits.hopeless(sum(len(talk.turns) for talk in talks))
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), TextColumn("{task.completed:.0f} s"))
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        notes = progress_console()
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
             total = max(talk.duration_s for talk in talks) + self.pacing.stagger_s
             task = progress.add_task(f"{streams} streams", total=total)
             run = system(talks, self.pacing, progress=lambda done_s: progress.update(task, completed=done_s), **watch)
@@ -279,8 +288,11 @@ class _Bench:
         from rich.pretty import Pretty
         from rich.progress import Progress, SpinnerColumn, TextColumn
 
+        from vivavoce.cli.screen import progress_console
+
         columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:.0f} s"))
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        notes = progress_console()
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
             task = progress.add_task(name, total=None)
             run = partial(self._other, name, target, wanted, settings)
             self.others[name] = run(lambda done_s: progress.update(task, completed=done_s))
