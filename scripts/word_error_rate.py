@@ -11,7 +11,6 @@ are left out.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-import jiwer
 import numpy as np
 from gladiaio_sdk import GladiaClient
 from moonshine_voice import ModelArch, Transcriber, get_assets_path
-from num2words import num2words
 
+from vivavoce.bench.words import errors, words
 from vivavoce.cli.embedded import embedded_server
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -34,17 +32,6 @@ DEFAULTS: dict[str, Any] = {}
 PHRASES: dict[str, Any] = {"endpointing": 0.5, "maximum_duration_without_endpointing": 15}
 WIDE: dict[str, Any] = {"sample_rate": 16000}
 PHONE: dict[str, Any] = {"sample_rate": 8000, "encoding": "wav/ulaw", "bit_depth": 8}
-
-
-def words(text: str) -> list[str]:
-    """Give a text's words as they sound: lower case, numbers spelled out, no punctuation."""
-    text = re.sub(
-        r"\d+",
-        lambda digits: f" {num2words(int(digits[0]))} ",
-        text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"),
-    )
-    text = re.sub(r"\bmr\.", "mister", text)
-    return re.sub(r"[^a-z' ]", " ", text.replace("-", " ")).split()
 
 
 def references(manifest: str | None) -> Iterator[tuple[Path, str]]:
@@ -110,15 +97,12 @@ def main() -> None:
             lines = whole.transcribe_without_streaming(samples, 16000).lines
             heard["the whole file, moonshine-voice"] = (" ".join(line.text for line in lines), "")
             for name, texts in heard.items():
-                rows.setdefault(name, []).extend((_errors(reference, text), len(words(reference))) for text in texts)
+                rows.setdefault(name, []).extend(
+                    (errors(words(reference), words(text)), len(words(reference))) for text in texts
+                )
     for name, counts in rows.items():
         cells = [_cell(counts[column::2]) for column in (0, 1)]
         print(f"{name:40}{cells[0]:>18}{'' if name.startswith('the whole') else cells[1]:>18}")
-
-
-def _errors(reference: str, text: str) -> int:
-    output = jiwer.process_words(" ".join(words(reference)), " ".join(words(text)))
-    return output.substitutions + output.deletions + output.insertions
 
 
 def _cell(counts: list[tuple[int, int]]) -> str:

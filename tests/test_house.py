@@ -38,7 +38,7 @@ LAYERS = {
     "addons": frozenset({*WORDS, "pronounce"}),
     "stores": frozenset(WORDS),
     "testing": frozenset(WORDS),
-    "bench": frozenset({*WORDS, "speech"}),
+    "bench": frozenset({*WORDS, "config", "speech"}),
     "runtime": frozenset({*WORDS, "config", "speech"}),
     "api": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),
     "bridges": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),

@@ -124,6 +124,11 @@ def test_no_command_shows_the_help(capsys):
         ("sessions show 1 --server 127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
         ("serve --port abc", "--port (VIVAVOCE_PORT): must be a whole number, got 'abc'"),
         ("serve --config no/such.toml", "cannot read no/such.toml"),
+        ("bench --audio no/such.json", "no/such.json: No such file"),
+        ("bench --json no/such/dir/bench.json", "no/such/dir/bench.json: cannot be written"),
+        ("bench --set bogus=1", "--set bogus=1: give a setting of `vivavoce serve`"),
+        ("bench --idle 1 --server http://127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
+        ("bench --server http://127.0.0.1:9 --set port=1", "--set is for a server that is started"),
         ("keys list --config no/such.toml", "cannot read no/such.toml"),
     ],
 )

@@ -41,7 +41,6 @@ def find_capacity(
 
     Raises `BenchError` where not even one stream is held.
     """
-    began = time.monotonic()
     alone = probe(1, None)
     limits = Limits.of(alone)
     reasons = limits.broken(alone)
@@ -49,11 +48,13 @@ def find_capacity(
     if reasons:
         raise BenchError(f"not even one stream is held: {'; '.join(reasons)}")
     probes, failures = [alone], dict[int, list[str]]()
-    longest_s = time.monotonic() - began
+    longest_s = 0.0
     held, failed = 1, cast("int | None", None)
     streams: int | None = _first_guess(alone, cores)
     while streams is not None and time.monotonic() + longest_s < until:
+        began = time.monotonic()
         result = probe(streams, limits)
+        longest_s = max(longest_s, time.monotonic() - began)
         reasons = limits.broken(result)
         probes.append(result)
         on_result(result, reasons)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import av
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from vivavoce.bench.corpus import Spoken, Turn
 from vivavoce.model import SAMPLE_RATE, Samples
@@ -87,7 +88,7 @@ def conversation(turns: Sequence[Turn], seconds: float, seed: int) -> Conversati
 
     It begins with up to four seconds of quiet, so that conversations of other seeds speak at other times.
     """
-    rng = np.random.default_rng(seed)
+    rng = default_rng(seed)
     pieces = [_room(rng, rng.uniform(0.2, _LONGEST_WAIT_S))]
     placed: list[Placed] = []
     order: list[int] = []
@@ -123,7 +124,7 @@ def chunks(data: bytes, form: Format, chunk_s: float) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def _room(rng: np.random.Generator, seconds: float) -> Samples:
+def _room(rng: Generator, seconds: float) -> Samples:
     noise = rng.standard_normal(round(seconds * SAMPLE_RATE)) * 10 ** (ROOM_DB / 20)
     return noise.astype(np.float32)
 

@@ -32,7 +32,10 @@ _ROUNDING_S = 0.002
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A partial or final as it arrived: at which moment, of which utterance, from where to where in the audio."""
+    """A partial or final as it arrived: at which moment, of which utterance, from where to where in the audio.
+
+    `words` are those of `text` as they sound.
+    """
 
     at: float
     utterance: str
@@ -40,6 +43,7 @@ class Shown:
     start: float
     end: float
     final: bool
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

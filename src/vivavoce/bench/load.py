@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import uvloop
 from pydantic_core import from_json
 from websockets.exceptions import InvalidHandshake
 
@@ -38,6 +39,8 @@ WANTED = {
     "receive_lifecycle_events": True,
     "receive_post_processing_events": False,
 }
+
+T = TypeVar("T")
 
 _STOP = frame(b'{"type":"stop_recording"}', TEXT)
 _LOOK_S = 1.0
@@ -88,15 +91,21 @@ class Pacing:
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """What a run of some sessions brought, and what the server's process tree used meanwhile."""
+    """What a run of some sessions brought, and what the server's process tree and the bench used meanwhile.
+
+    `backlogs_s` tells how much audio the server had not heard yet at the stop of a session.
+    """
 
     heard: list[Heard] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
+    backlogs_s: list[float] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     busy: list[Look] = field(default_factory=list)
     given_up: bool = False
+    bench_cpu_s: float = 0.0
+    wall_s: float = 0.0
 
 
 class System(Protocol):
@@ -141,6 +150,8 @@ class _Session:
                 self._closed.append((self._speech_start, data["time"], happened))
             case "end_session":
                 self.ended = True
+            case "stop_recording":
+                self._run.backlogs_s.append(data["recording_left_to_process"])
             case "error":
                 self._run.problems.append(str(data["code"]))
 
@@ -161,6 +172,7 @@ class _Session:
             start=said["start"],
             end=said["end"],
             final=data["is_final"],
+            text=said["text"],
         )
         self._heard.shown.append(shown)
         if shown.final:
@@ -171,6 +183,12 @@ class _Session:
 
 def _moment(created_at: str) -> float:
     return datetime.fromisoformat(created_at).timestamp()
+
+
+def finish(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run what `work` gives to its end on a fast event loop; Ctrl-C cancels it and raises `KeyboardInterrupt`."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())
 
 
 async def play(
@@ -186,9 +204,11 @@ async def play(
     `progress` is told about once a second how many seconds of the longest session are over; where `hopeless` says so,
     the sessions are stopped early.
     """
-    frames = [[frame(c) for c in chunks(encode(t.samples, pacing.form), pacing.form, pacing.chunk_s)] for t in talks]
+    prepared = {id(talk): frames_of(talk, pacing) for talk in talks}
+    frames = [prepared[id(talk)] for talk in talks]
     begin = time.monotonic() + _AHEAD_S
     starts = [begin + pacing.stagger_s * i / len(talks) for i in range(len(talks))]
+    busy_s = time.process_time()
     async with target.client() as http:
         load = _Load(target, pacing, http)
         parts = zip(talks, frames, starts, strict=True)
@@ -203,11 +223,17 @@ async def play(
                 await asyncio.wait([everyone], timeout=_LOOK_S)
             load.look(steady)
             everyone.result()
+            load.run.bench_cpu_s, load.run.wall_s = time.process_time() - busy_s, time.monotonic() - begin
         finally:
             everyone.cancel()
             with suppress(asyncio.CancelledError):
                 await everyone
     return load.run
+
+
+def frames_of(talk: Conversation, pacing: Pacing) -> list[bytes]:
+    """Give a conversation as the frames that a client sends."""
+    return [frame(chunk) for chunk in chunks(encode(talk.samples, pacing.form), pacing.form, pacing.chunk_s)]
 
 
 class _Load:

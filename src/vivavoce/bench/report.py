@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from vivavoce.bench.capacity import Capacity
 from vivavoce.bench.lags import ACK, COVERAGE, DECISION, FINAL, WORD, percentiles
 from vivavoce.bench.result import Limits, Result
 from vivavoce.errors import SetupError
@@ -41,6 +43,7 @@ def table(results: Sequence[Result], title: str) -> Table:
         _add_usage(shown, results)
     shown.add_section()
     shown.add_row("chunks sent late by, p99 ms", *(f"{r.late_p99_s * 1000:.0f}" for r in results))
+    shown.add_row("cores the bench itself used", *(f"{r.bench_cores:.2f}" for r in results))
     shown.add_row("refused, problems", *(f"{len(r.refused)}, {len(r.problems)}" for r in results))
     return shown
 
@@ -61,6 +64,41 @@ def _lag(lags: Sequence[float]) -> str:
 
 def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def system_json(results: Sequence[Result], found: Capacity | None) -> dict[str, Any]:
+    """Give a system's runs, and what it holds where that was searched for, as JSON knows them."""
+    body: dict[str, Any] = {"runs": [result.as_json() for result in results]}
+    if found is not None:
+        body["capacity"] = found.streams
+        body["complete"] = found.complete
+        body["limits_ms"] = {
+            "word_p95": round(found.limits.word_p95_s * 1000, 1),
+            "final_p95": round(found.limits.final_p95_s * 1000, 1),
+        }
+        body["failures"] = {str(streams): reasons for streams, reasons in sorted(found.failures.items())}
+    return body
+
+
+Findings = tuple[Sequence[Result], "Capacity | None"]
+"""A system's runs, by number of streams, and what it holds where that was searched for."""
+
+
+def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
+    """Put one system's figures over another's: what they hold, and lags and cost at the first number both ran."""
+    found = {}
+    if ours[1] is not None and theirs[1] is not None:
+        found["capacity"] = round(ours[1].streams / theirs[1].streams, 3)
+    for one in ours[0]:
+        other = next((each for each in theirs[0] if each.streams == one.streams), None)
+        if other is None:
+            continue
+        for name in (WORD, FINAL):
+            found[f"{name}_lag_p95_at_{one.streams}"] = round(one.p95(name) / other.p95(name), 3)
+        if one.usage and other.usage:
+            found[f"cpu_at_{one.streams}"] = round(one.usage.cores_per_stream / other.usage.cores_per_stream, 3)
+        break
+    return found
 
 
 def require_plots() -> None:
@@ -93,6 +131,7 @@ def plot(path: Path, systems: Mapping[str, Sequence[Result]], limits: Mapping[st
                 axes.axhline(limit_s * 1000, color=color, linewidth=0.6, alpha=0.6)
         axes.set_title(_NAMES[name])
         axes.set_xlabel("streams")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("ms")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

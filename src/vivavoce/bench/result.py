@@ -24,9 +24,10 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the system under test used: cores and MiB for one stream, and the share of all cores that idled."""
+    """What the system under test used: CPU, cores while all streams ran, MiB, and the share of all cores that idled."""
 
     cpu_s: float
+    cores: float
     cores_per_stream: float
     memory_mb: float
     memory_mb_per_stream: float
@@ -43,6 +44,7 @@ class Result:
     problems: tuple[str, ...]
     given_up: bool
     late_p99_s: float
+    bench_cores: float
     usage: Usage | None
 
     def p95(self, name: str) -> float:
@@ -96,6 +98,7 @@ class Result:
             "audio_s_per_cpu_s": _number(self.audio_per_cpu),
             "speech_s_per_cpu_s": _number(self.speech_per_cpu),
             "idle": _number(self.usage.idle) if self.usage else None,
+            "bench_cores": _number(self.bench_cores),
             "sending_late_ms_p99": round(self.late_p99_s * 1000, 1),
             "refused": list(self.refused),
             "problems": list(self.problems),
@@ -159,6 +162,7 @@ def result_of(run: Run, streams: int) -> Result:
         problems=tuple(run.problems),
         given_up=run.given_up,
         late_p99_s=percentiles(run.late_s)[2],
+        bench_cores=run.bench_cpu_s / run.wall_s if run.wall_s else 0.0,
         usage=_usage(run, measured, streams),
     )
 
@@ -172,6 +176,7 @@ def _usage(run: Run, measured: Measured, streams: int) -> Usage | None:
     cpu_s = last.since(first).cpu_s
     return Usage(
         cpu_s=cpu_s,
+        cores=steady.cores,
         cores_per_stream=cpu_s / max(measured.audio_s, 1e-9),
         memory_mb=peak / _MIB,
         memory_mb_per_stream=(peak - first.memory) / _MIB / streams,

@@ -98,6 +98,7 @@ class Socket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits."""
+        self._protocol.receive_eof()
         self.closed.set()
         if not self.opened.done():
             self.opened.set_exception(exc or ConnectionResetError("the server closed the connection"))

@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,16 +24,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vivavoce.bench.capacity import Capacity
+    from vivavoce.bench.conversation import Conversation
     from vivavoce.bench.corpus import Turn
     from vivavoce.bench.load import Pacing, System, Target
     from vivavoce.bench.result import Limits, Result
 
 SEARCH_S = 345.0
-"""How long one search for the capacity may take; two of them and their warming up end within twelve minutes."""
+"""How long the search for one system's capacity may take, warming up included; two end within twelve minutes."""
 
 WARM_UP_S = 5.0
 
-ALONE_S = 60.0
+_LABELS, _FIGURES = 40, 22
+_OTHER: dict[str, Any] = {"rich_help_panel": "Other loads"}
+_SETS_OF_TALKS = 4
+
+ALONE_S = 90.0
 """Least length of the run with one stream that a search measures others by."""
 
 
@@ -82,7 +87,7 @@ def bench(
         Path | None,
         typer.Option(metavar="MANIFEST", help='Recordings: a JSON list of {"file": …, "transcript": …}.'),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Length of each stream, at least.")] = 35.0,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Length of each stream, at least.")] = 30.0,
     chunk: Annotated[Chunk, typer.Option(help="Milliseconds of audio in a message.")] = Chunk.LONG,
     form: Annotated[Form, typer.Option("--format", help="Encoding of the audio.")] = Form.PCM16K,
     stagger: Annotated[float, typer.Option(min=0, help="Seconds over which the streams start.")] = 5.0,
@@ -94,6 +99,18 @@ def bench(
     seed: Annotated[int, typer.Option(min=0, help="What is said when follows from it.")] = 0,
     find_capacity: Annotated[
         bool, typer.Option("--find-capacity", help="Search for the largest number of streams that is held.")
+    ] = False,
+    idle: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Hold N open sessions that only send keep-alives.", **_OTHER)
+    ] = None,
+    silence: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stream digital silence in N sessions.", **_OTHER)
+    ] = None,
+    overload: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Play N streams, more than can be held.", **_OTHER)
+    ] = None,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Compare decoding at full speed with a bare loop.", **_OTHER)
     ] = False,
     vs: Annotated[Rival | None, typer.Option(help="Put this through the same, and print ratios.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
@@ -126,11 +143,21 @@ def bench(
         options={name: value for name, value in options.items() if value is not None},
     )
     console = Console(highlight=False)
-    counts = sorted(set(streams or [1]))
-    with _target(console, server, key, pid, _parse(settings or [])) as target:
-        session = _Bench(console=console, pacing=pacing, seconds=seconds, seed=seed, audio=audio)
-        _measure(session, "vivavoce", _live(target), find_capacity=find_capacity, counts=counts)
-    if vs is not None:
+    asked = {"idle": idle, "silence": silence, "overload": overload, "throughput": 1 if throughput else None}
+    others = {name: wanted for name, wanted in asked.items() if wanted is not None}
+    counts = sorted(set(streams or ([] if others else [1])))
+    chosen = _parse(settings or [])
+    if idle is not None and server is None:
+        chosen.setdefault("max_sessions", str(max(2 * idle, 256)))
+    session = _Bench(console=console, pacing=pacing, seconds=seconds, seed=seed, audio=audio)
+    if not others.keys() <= {"idle", "silence"} or counts or find_capacity:
+        session.prepare()
+    with _target(server, key, pid, chosen) as target:
+        if counts or find_capacity:
+            _measure(session, "vivavoce", _live(target), find_capacity=find_capacity, counts=counts)
+        for name, wanted in others.items():
+            session.other(name, target, wanted, chosen)
+    if vs is not None and session.results:
         from vivavoce.bench.moonshine import transcriber
 
         with transcriber() as rival:
@@ -164,10 +191,17 @@ def _parse(settings: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
+def _note(text: str) -> None:
+    """Tell a person at a terminal what takes its time."""
+    from vivavoce.cli.screen import progress_console
+
+    console = progress_console()
+    if console.is_terminal:
+        console.print(text, style="dim")
+
+
 @contextmanager
-def _target(
-    console: Console, url: str | None, key: str | None, pid: int | None, settings: Mapping[str, str]
-) -> Iterator[Target]:
+def _target(url: str | None, key: str | None, pid: int | None, settings: Mapping[str, str]) -> Iterator[Target]:
     """Give the running server, or one that is started for the block."""
     from vivavoce.bench.load import Target
     from vivavoce.cli.client import base_url
@@ -176,22 +210,17 @@ def _target(
     if url is not None:
         yield Target(url=base_url(url), key=key, pid=pid)
         return
-    console.print("[dim]starting a server …[/]")
+    _note("starting a server …")
     with embedded_process(settings) as server:
         yield Target(url=server.url, pid=server.pid)
 
 
 def _live(target: Target) -> System:
     """Give the server as a system under test."""
-    import asyncio
-
-    import uvloop
-
-    from vivavoce.bench.load import play
+    from vivavoce.bench.load import finish, play
 
     def run(talks: Any, pacing: Pacing, **watch: Any) -> Any:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(play(target, talks, pacing, **watch))
+        return finish(lambda: play(target, talks, pacing, **watch))
 
     return run
 
@@ -205,44 +234,45 @@ class _Bench:
     seconds: float
     seed: int
     audio: Path | None
+    turns: list[Turn] = field(default_factory=list)
     results: dict[str, list[Result]] = field(default_factory=dict)
     found: dict[str, Capacity] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    @cached_property
-    def turns(self) -> list[Turn]:
-        """What is said."""
+    def prepare(self) -> None:
+        """Find out what is said when in the recordings."""
         from vivavoce.bench.corpus import turns
         from vivavoce.plugins import plugin
 
-        self.console.print("[dim]finding the words in the recordings …[/]")
-        return turns(self.audio, plugin("aligners", "pocketsphinx")())
+        _note("finding the words in the recordings …")
+        self.turns = turns(self.audio, plugin("aligners", "pocketsphinx")())
 
     def play(self, system: System, streams: int, seconds: float, limits: Limits | None = None) -> Result:
         """Run a number of streams, showing progress."""
         from rich.progress import BarColumn, Progress, TextColumn
 
-        from vivavoce.bench.conversation import conversation
         from vivavoce.bench.result import result_of
+        from vivavoce.cli.screen import progress_console
 
-        talks = [conversation(self.turns, seconds, self.seed * 10_000 + each) for each in range(streams)]
+        talks = self._talks(streams, seconds)
         watch: dict[str, Any] = {}
         if limits is not None:
             watch["hopeless"] = limits.hopeless(sum(len(talk.turns) for talk in talks))
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), TextColumn("{task.completed:.0f} s"))
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        notes = progress_console()
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
             total = max(talk.duration_s for talk in talks) + self.pacing.stagger_s
             task = progress.add_task(f"{streams} streams", total=total)
             run = system(talks, self.pacing, progress=lambda done_s: progress.update(task, completed=done_s), **watch)
         return result_of(run, streams)
 
-    def search(self, name: str, system: System) -> None:
-        """Search for what a system holds."""
+    def search(self, name: str, system: System, until: float) -> None:
+        """Search for what a system holds until about `until` on `time.monotonic`'s clock."""
         from vivavoce.bench.capacity import find_capacity
 
         def probe(streams: int, limits: Limits | None) -> Result:
             return self.play(system, streams, max(self.seconds, ALONE_S) if limits is None else self.seconds, limits)
 
-        until = time.monotonic() + SEARCH_S
         found = find_capacity(probe, cores=os.cpu_count() or 1, until=until, on_result=self._tell)
         self.found[name], self.results[name] = found, list(found.probes)
 
@@ -251,13 +281,56 @@ class _Bench:
 
         verdict = f"[red]failed[/]: {'; '.join(reasons)}" if reasons else "[green]held[/]"
         p95 = ", ".join(f"{name} {result.p95(name) * 1000:.0f}" for name in (WORD, FINAL))
-        self.console.print(f"{result.streams:>4} streams {verdict} [dim](p95 {p95} ms)[/]")
+        self.console.print(f"{result.streams:>4} streams {verdict} [dim](p95 {p95} ms)[/]", soft_wrap=True)
+
+    def other(self, name: str, target: Target, wanted: int, settings: Mapping[str, str]) -> None:
+        """Run a load of another kind and print its figures."""
+        from rich.pretty import Pretty
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+
+        from vivavoce.cli.screen import progress_console
+
+        columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:.0f} s"))
+        notes = progress_console()
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+            task = progress.add_task(name, total=None)
+            run = partial(self._other, name, target, wanted, settings)
+            self.others[name] = run(lambda done_s: progress.update(task, completed=done_s))
+        self.console.print(f"[bold]{name}[/]", Pretty(self.others[name], expand_all=True))
+
+    def _other(
+        self, name: str, target: Target, wanted: int, settings: Mapping[str, str], progress: Callable[[float], None]
+    ) -> dict[str, Any]:
+        from vivavoce.bench import scenarios, throughput
+        from vivavoce.bench.load import finish
+
+        if name == "idle":
+            return finish(lambda: scenarios.idle(target, wanted, self.seconds, progress))
+        if name == "silence":
+            return finish(lambda: scenarios.silence(target, wanted, self.seconds, self.pacing, progress))
+        cores = os.cpu_count() or 1
+        if name == "overload":
+            talks = self._talks(cores, self.seconds)
+            return finish(lambda: scenarios.overload(target, talks, wanted, self.pacing, progress))
+        talks = self._talks(_SETS_OF_TALKS * cores, 2 * self.seconds)
+        served = finish(lambda: throughput.served(target, talks, self.pacing))
+        loop = throughput.bare(talks, cores, settings)
+        return throughput.ratios(served, loop, sum(talk.duration_s for talk in talks))
+
+    def _talks(self, count: int, seconds: float) -> list[Conversation]:
+        from vivavoce.bench.conversation import conversation
+
+        return [conversation(self.turns, seconds, self.seed * 10_000 + each) for each in range(count)]
 
     def report(self, name: str) -> None:
         """Print a system's figures."""
         from vivavoce.bench.report import table
 
-        self.console.print(table(self.results[name], name))
+        results = self.results[name]
+        # Tables that fit beside each other's figures on the terminal.
+        side_by_side = max((self.console.width - _LABELS) // _FIGURES, 1)
+        for first in range(0, len(results), side_by_side):
+            self.console.print(table(results[first : first + side_by_side], name))
         if name in self.found:
             found = self.found[name]
             note = "" if found.complete else " (the search ran out of time: perhaps more)"
@@ -270,20 +343,15 @@ class _Bench:
             self.console.print(f"  {line.replace('_', ' ')}: {ratio:.2f} x")
 
     def _ratios(self, rival: str) -> dict[str, float]:
-        from vivavoce.bench.lags import FINAL, WORD
+        from vivavoce.bench.report import ratios
 
-        ours, theirs = self.results["vivavoce"][0], self.results[rival][0]
-        ratios = {}
-        if rival in self.found:
-            ratios["capacity"] = self.found["vivavoce"].streams / self.found[rival].streams
-        for name in (WORD, FINAL):
-            ratios[f"{name}_lag_p95_at_{ours.streams}"] = ours.p95(name) / theirs.p95(name)
-        if ours.usage and theirs.usage:
-            ratios[f"cpu_at_{ours.streams}"] = ours.usage.cores_per_stream / theirs.usage.cores_per_stream
-        return ratios
+        ours, theirs = ((self.results[name], self.found.get(name)) for name in ("vivavoce", rival))
+        return ratios(ours, theirs)
 
     def as_json(self) -> dict[str, Any]:
         """Give everything as JSON knows it."""
+        from vivavoce.bench.report import system_json
+
         body = {
             "vivavoce": vivavoce.__version__,
             "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
@@ -296,24 +364,14 @@ class _Bench:
                 "audio": self.audio.name if self.audio else "moonshine-voice",
                 "options": dict(self.pacing.options),
             },
-            **self._system_json("vivavoce"),
+            **(system_json(self.results["vivavoce"], self.found.get("vivavoce")) if self.results else {}),
+            **self.others,
         }
-        rivals = [name for name in self.results if name != "vivavoce"]
-        if rivals:
-            body["vs"] = {name: {**self._system_json(name), "ratios": self._ratios(name)} for name in rivals}
-        return body
-
-    def _system_json(self, name: str) -> dict[str, Any]:
-        body: dict[str, Any] = {"runs": [result.as_json() for result in self.results[name]]}
-        if name in self.found:
-            found = self.found[name]
-            body["capacity"] = found.streams
-            body["complete"] = found.complete
-            body["limits_ms"] = {
-                "word_p95": round(found.limits.word_p95_s * 1000, 1),
-                "final_p95": round(found.limits.final_p95_s * 1000, 1),
+        if rivals := [name for name in self.results if name != "vivavoce"]:
+            body["vs"] = {
+                name: {**system_json(self.results[name], self.found.get(name)), "ratios": self._ratios(name)}
+                for name in rivals
             }
-            body["failures"] = {str(streams): reasons for streams, reasons in sorted(found.failures.items())}
         return body
 
     def write(self, json_path: Path | None, plot_path: Path | None) -> None:
@@ -322,16 +380,17 @@ class _Bench:
 
         if json_path is not None:
             json_path.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
-        if plot_path is not None:
+        if plot_path is not None and self.results:
             plot(plot_path, self.results, {name: found.limits for name, found in self.found.items()})
 
 
 def _measure(session: _Bench, name: str, system: System, *, find_capacity: bool, counts: Sequence[int]) -> None:
     """Warm a system up and run what was asked for."""
+    until = time.monotonic() + SEARCH_S
     session.console.print(f"[bold]{name}[/]")
     session.play(system, 1, WARM_UP_S)
     if find_capacity:
-        session.search(name, system)
+        session.search(name, system, until)
     else:
         session.results[name] = [session.play(system, streams, session.seconds) for streams in counts]
     session.report(name)

@@ -46,8 +46,8 @@ class Load:
         pool = self._pool()
         return {
             "decode": pool.oldest_s if pool is not None else 0.0,
-            "speakers": pool.speakers_s if pool is not None else 0.0,
             "partials": pool.unseen_s if pool is not None else 0.0,
+            "speakers": pool.speakers_s if pool is not None else 0.0,
             "journal": self._journal.oldest_s,
             "hearing": max(self._hearing_s, late_s),
         }

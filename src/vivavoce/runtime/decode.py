@@ -1,13 +1,12 @@
 """The one decode pool: every session's clips, the best order, a few threads.
 
-A free worker takes a final before any partial, the oldest first, and what catches up after a crash last. Finals are
-decoded alone unless the engine's batches are exact; partials that wait share a batch. A newer partial of the same
-utterance takes the place in the queue of one that waits, so at most one per channel waits and none is put off for ever;
-finals wait as long as they must, and a session that has many out stops listening (see `Listener`). Each request is
-answered at most once, by a call on the event loop; a failure is answered with None.
-
-Under load partials use all the time that is left. So they leave one thread to the finals, where there are several, and
-all threads here give way to those that take audio and hear it.
+Finals have their own threads, and take the oldest first, what catches up after a crash last. Partials have others, one
+fewer where there are several, which only run on what the rest of the server leaves of the cores: under load they take
+all of that, and keep nobody waiting. Finals are decoded alone unless the engine's batches are exact; partials that wait
+share a batch. A newer partial of the same utterance takes the place in the queue of one that waits, so at most one per
+channel waits and none is put off for ever; finals wait as long as they must, and a session that has many out stops
+listening (see `Listener`). Each request is answered at most once, by a call on the event loop; a failure is answered
+with None.
 """
 
 from __future__ import annotations
@@ -32,14 +31,8 @@ from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 log = structlog.get_logger()
 
-NICE = 5
+FINALS_NICE, PARTIALS_NICE = 2, 10
 """How much lower than the event loop's the priority of decoding is, where the system has priorities of threads."""
-
-
-def _give_way() -> None:
-    if hasattr(os, "setpriority"):
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,16 +69,19 @@ class DecodePool:
         self.engine = engine
         self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_give_way)
+        for_partials = max(threads - 1, 1)
+        self._final_threads = _threads("finals", threads, FINALS_NICE)
+        self._partial_threads = _threads("partials", for_partials, PARTIALS_NICE)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
-        self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
         self._unseen_since: dict[str, float] = {}
-        self._work = asyncio.Event()
-        self._free_for_partials = max(threads - 1, 1)
+        self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
+        self._some_finals, self._some_partials = asyncio.Event(), asyncio.Event()
+        self._resting = for_partials
         self._tasks: set[asyncio.Task[Any]] = {
-            asyncio.create_task(self._worker(), name=f"decode-{i}") for i in range(threads)
+            *(asyncio.create_task(self._decode_finals(), name=f"finals-{i}") for i in range(threads)),
+            *(asyncio.create_task(self._decode_partials(), name=f"partials-{i}") for i in range(for_partials)),
         }
 
     @property
@@ -100,35 +96,39 @@ class DecodePool:
         return time.monotonic() - oldest.asked_at if oldest is not None else 0.0
 
     @property
-    def speakers_s(self) -> float:
-        """How long the oldest clip that waits to have its speakers told apart has been waiting."""
-        return self._diarizer.oldest_s if self._diarizer is not None else 0.0
-
-    @property
     def unseen_s(self) -> float:
         """How long the utterance at the head of the queue has been waiting for a partial, however often replaced."""
         oldest = next(iter(self._partials), None)
         return time.monotonic() - self._unseen_since[oldest] if oldest is not None else 0.0
+
+    @property
+    def speakers_s(self) -> float:
+        """How long the oldest clip that waits to have its speakers told apart has been waiting."""
+        return self._diarizer.oldest_s if self._diarizer is not None else 0.0
 
     async def close(self) -> None:
         """Stop decoding; what waits is never answered."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._threads.shutdown)
+        for threads in (self._final_threads, self._partial_threads):
+            await asyncio.to_thread(threads.shutdown)
 
     def submit(self, request: Request) -> None:
         """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
         if not request.clip.final and not request.late:
             self._partials[request.clip.key] = request
             self._unseen_since.setdefault(request.clip.key, request.asked_at)
+            self._some_partials.set()
+            return
+        self._drop_partial(request.clip.key)
+        if request.late:
+            self._late[request] = None
         else:
-            self._drop_partial(request.clip.key)
-            (self._late if request.late else self._finals)[request] = None
-            if not request.late:
-                # Telling voices apart takes longer than decoding and runs beside it.
-                self._listen(request)
-        self._work.set()
+            self._finals[request] = None
+            # Telling voices apart takes longer than decoding and runs beside it.
+            self._listen(request)
+        self._some_finals.set()
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request, and say whether it still waited; one that is being decoded is answered all the same."""
@@ -146,35 +146,36 @@ class DecodePool:
         self._unseen_since.pop(key, None)
         return self._partials.pop(key, None)
 
-    async def _worker(self) -> None:
+    async def _decode_finals(self) -> None:
+        size = self.engine.info.batch_size if self.engine.info.exact_batches else 1
         while True:
-            batch = self._next_batch()
-            if not batch:
-                self._work.clear()
-                await self._work.wait()
+            queue = self._finals or self._late
+            if not queue:
+                self._some_finals.clear()
+                await self._some_finals.wait()
                 continue
-            takes_partials = batch[0].kind == "partial" and not batch[0].late
-            self._free_for_partials -= takes_partials
-            await self._decode(batch)
-            self._free_for_partials += takes_partials
+            batch = list(queue)[:size]
+            for request in batch:
+                del queue[request]
+            await self._decode(batch, self._final_threads)
 
-    def _next_batch(self) -> list[Request]:
-        info = self.engine.info
-        if self._partials and not self._finals and self._free_for_partials > 0:
-            size = min(info.batch_size, -(-len(self._partials) // self._free_for_partials))
-            return [each for key in list(self._partials)[:size] if (each := self._drop_partial(key))]
-        queue = self._finals or self._late
-        size = info.batch_size if info.exact_batches else 1
-        batch = list(queue)[:size]
-        for request in batch:
-            del queue[request]
-        return batch
+    async def _decode_partials(self) -> None:
+        while True:
+            if not self._partials:
+                self._some_partials.clear()
+                await self._some_partials.wait()
+                continue
+            size = min(self.engine.info.batch_size, -(-len(self._partials) // self._resting))
+            batch = [each for key in list(self._partials)[:size] if (each := self._drop_partial(key))]
+            self._resting -= 1
+            await self._decode(batch, self._partial_threads)
+            self._resting += 1
 
-    async def _decode(self, batch: list[Request]) -> None:
+    async def _decode(self, batch: list[Request], threads: ThreadPoolExecutor) -> None:
         started = time.perf_counter()
         try:
             clips = [request.clip for request in batch]
-            hypotheses = await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.transcribe, clips)
+            hypotheses = await asyncio.get_running_loop().run_in_executor(threads, self.engine.transcribe, clips)
         except Exception as error:
             known = isinstance(error, EngineError)
             sessions = sorted({request.clip.key.partition("/")[0] for request in batch})
@@ -229,3 +230,13 @@ class DecodePool:
             self._listen(request)
         task = self._voices.get(request)
         return await task if task is not None else ()
+
+
+def _threads(name: str, count: int, nice: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=_give_way, initargs=(nice,))
+
+
+def _give_way(nice: int) -> None:
+    if hasattr(os, "setpriority"):
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
