@@ -377,7 +377,16 @@ class TestDoctor:
         data_dir = tmp_path / "data"
         done = cli("doctor", "--data-dir", str(data_dir), VIVAVOCE_PORT="0")
         assert done.returncode == 0, done.stdout
-        for name in ("Python", "onnxruntime", "PyAV", "PortAudio", "speech engine", "voice activity", "word times"):
+        for name in (
+            "Python",
+            "onnxruntime",
+            "PyAV",
+            "PortAudio",
+            "speech engine",
+            "voice activity",
+            "word times",
+            "add-ons",
+        ):
             assert name in done.stdout
         assert "fail" not in done.stdout
         assert not data_dir.exists()
