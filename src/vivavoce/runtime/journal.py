@@ -26,7 +26,7 @@ from vivavoce.runtime import metrics
 log = structlog.get_logger()
 
 ROUND_S = 0.02
-"""How soon after a round the next may begin for audio alone, so that many sessions share it; other writes hurry it."""
+"""How soon after a round the next may begin for audio alone, so that sessions share it; what is said hurries it."""
 
 PATIENCE_S = 10.0
 RETRY_S = 0.25
@@ -67,7 +67,7 @@ class Journal:
         """
         self._waiting.append(_Entry(write=write, audio=audio, then=then))
         self._some.set()
-        if not audio:
+        if not audio and write.delivered_to is None:
             self._urgent.set()
 
     @property
