@@ -1,8 +1,8 @@
 """The one decode pool: every session's clips, the best order, a few threads.
 
-Finals have their own threads, and take the oldest first, what catches up after a crash last. Partials have others, one
-fewer where there are several, which only run on what the rest of the server leaves of the cores: under load they take
-all of that, and keep nobody waiting. Finals are decoded alone unless the engine's batches are exact; partials that wait
+Finals have their own threads, and take the oldest first, what catches up after a crash last. Partials have as many
+others, which only run on what the rest of the server leaves of the cores: under load they take all of that, and keep
+nobody waiting. Finals are decoded alone unless the engine's batches are exact; partials that wait
 share a batch. A newer partial of the same utterance takes the place in the queue of one that waits, so at most one per
 channel waits and none is put off for ever; finals wait as long as they must, and a session that has many out stops
 listening (see `Listener`). Each request is answered at most once, by a call on the event loop; a failure is answered
@@ -69,19 +69,18 @@ class DecodePool:
         self.engine = engine
         self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
-        for_partials = max(threads - 1, 1)
         self._final_threads = _threads("finals", threads, FINALS_NICE)
-        self._partial_threads = _threads("partials", for_partials, PARTIALS_NICE)
+        self._partial_threads = _threads("partials", threads, PARTIALS_NICE)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
         self._unseen_since: dict[str, float] = {}
         self._voices: dict[Request, asyncio.Task[tuple[Voice, ...]]] = {}
         self._some_finals, self._some_partials = asyncio.Event(), asyncio.Event()
-        self._resting = for_partials
+        self._resting = threads
         self._tasks: set[asyncio.Task[Any]] = {
             *(asyncio.create_task(self._decode_finals(), name=f"finals-{i}") for i in range(threads)),
-            *(asyncio.create_task(self._decode_partials(), name=f"partials-{i}") for i in range(for_partials)),
+            *(asyncio.create_task(self._decode_partials(), name=f"partials-{i}") for i in range(threads)),
         }
 
     @property

@@ -25,7 +25,7 @@ from vivavoce.runtime import metrics
 
 log = structlog.get_logger()
 
-ROUND_S = 0.02
+ROUND_S = 0.03
 """How soon after a round the next may begin for audio alone, so that sessions share it; what is said hurries it."""
 
 PATIENCE_S = 10.0
