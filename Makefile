@@ -1,6 +1,7 @@
 # Everything a contributor runs. `make demo` and `make test` need Python >= 3.11 with pip, make, and nothing else.
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 JS := tests/conformance/js
@@ -19,7 +20,7 @@ demo: $(VENV)/.runtime  ## Transcribe a real recording live, in this terminal
 	@$(BIN)/vivavoce demo
 
 test: dev clients lint  ## Check style and types, run all but the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a fresh copy of the tree
 	$(BIN)/python -m pytest -m slow
@@ -61,7 +62,7 @@ $(VENV)/.build: requirements/build.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml $(VENV)/.build
-	@echo "Installing vivavoce into $(VENV): about a minute, about 220 MB to download ..."
+	@echo "Installing vivavoce into $(VENV): about a minute, about 260 MB to download ..."
 	@$(INSTALL) -r requirements/runtime.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -183,7 +183,10 @@ class Settings(BaseSettings):
         description="Processes that tell speakers apart, once a session asks for it; each fills a core.",
     )
     decode_threads: int = Field(
-        default_factory=_cores, ge=1, le=1024, description="Threads that decode finals; by default one per core."
+        default_factory=_cores,
+        ge=1,
+        le=1024,
+        description="Threads that decode finals, and as many more for partials; by default one per core.",
     )
     min_silence: float = Field(
         0.25,

@@ -47,6 +47,17 @@ async def test_ids_are_channel_and_onset(server):
     assert len(said) == 12
 
 
+@pytest.mark.parametrize("chunk_s", [0.1, 0.25, 1.0])
+async def test_speech_behind_digital_silence_does_not_wait_for_more(server, chunk_s):
+    """A muted line that begins to speak is heard at once, however its bytes are cut and though nothing follows."""
+    audio = pcm(np.concatenate([np.zeros(SAMPLE_RATE, np.float32), phrase()]))
+    async with connected(open_session(server)) as socket:
+        await socket.send(*pieces(audio, round(chunk_s * SAMPLE_RATE) * 2))
+        await socket.until(is_final)
+        await socket.send(STOP)
+        assert await socket.ended() == 1000
+
+
 @pytest.mark.parametrize(("gap_s", "count"), [(0.2, 1), (0.9, 2)])
 async def test_a_pause_longer_than_endpointing_parts_two_utterances(server, gap_s, count):
     """At an `endpointing` of 1 s, 0.8 s between two phrases join them, and 1.5 s part them.

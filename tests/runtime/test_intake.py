@@ -19,8 +19,12 @@ class Memory:
     def __init__(self) -> None:
         self.audio = bytearray()
         self.stored: tuple[int, ...] = ()
+        self.full = False
 
     def append(self, write: Write, audio: bytes, then: Callable[[StoreError | None], None]) -> None:
+        if self.full:
+            then(StoreError("the disk is full"))
+            return
         self.audio += audio
         assert write.ack_ends is not None
         self.stored = write.ack_ends
@@ -33,7 +37,7 @@ class Memory:
         return bytes(self.audio[offset : offset + size])
 
 
-def make(memory: Memory) -> Intake:
+def make(memory: Memory, lost: list[StoreError] | None = None) -> Intake:
     return Intake(
         "s",
         cast("Journal", memory),
@@ -42,7 +46,7 @@ def make(memory: Memory) -> Intake:
         header_size=lambda _: 0,
         kept=lambda *_: None,
         resumed=lambda _: None,
-        failed=lambda _: None,
+        failed=[].append if lost is None else lost.append,
     )
 
 
@@ -64,6 +68,34 @@ async def test_a_client_that_heard_nothing_for_minutes_goes_on_exactly() -> None
     await intake.reopen()
     await intake.feed(b"".join(piece(number) for number in range(10, 10 + missed + 5)))
     assert bytes(memory.audio) == b"".join(piece(number) for number in range(10 + missed + 5))
+
+
+async def test_nothing_is_taken_behind_what_was_lost() -> None:
+    """After a failed write the socket's bytes are dropped until its client comes back, and told of once."""
+    memory, lost = Memory(), list[StoreError]()
+    intake = make(memory, lost)
+    await intake.feed(piece(1))
+    memory.full = True
+    assert await intake.feed(piece(2))
+    memory.full = False
+    assert not await intake.feed(piece(3))
+    assert len(lost) == 1
+    await intake.reopen()
+    await intake.feed(piece(2) + piece(3))
+    assert bytes(memory.audio) == piece(1) + piece(2) + piece(3)
+
+
+async def test_a_header_that_was_lost_is_read_again() -> None:
+    """Where audio begins is known from what was kept."""
+    memory = Memory()
+    intake = make(memory)
+    memory.full = True
+    await intake.feed(piece(1))
+    assert intake.audio_start is None
+    memory.full = False
+    await intake.reopen()
+    await intake.feed(piece(1))
+    assert intake.audio_start == 0
 
 
 async def test_what_is_remembered_is_bounded() -> None:

@@ -82,7 +82,7 @@ async def _read(websocket: WebSocket, session: Session, connection: Connection) 
             case AudioChunk(data=audio):
                 await session.feed(connection, audio)
             case StopRecording():
-                session.stop(connection)
+                await session.stop(connection)
             case BadChunk(reason=reason):
                 await session.refuse(connection, AudioRefused(reason=reason))
             case BadMessage(code=code, reason=reason):

@@ -18,7 +18,7 @@ from vivavoce.bench.result import Limits, Result
 Probe = Callable[[int, Limits | None], Result]
 """Runs so many streams, with the limits that may end it early, and gives the result."""
 
-_COMFORT = 0.6
+_COMFORT = 1.0
 _FINENESS = 16
 """A gap of a sixteenth of what held is not searched any further."""
 

@@ -98,12 +98,14 @@ class MoonshineEngine:
         memories, drafts, limits = [], [], []
         for span in spans:
             draft = None if span.final else self._drafts.get(span.key)
-            stem = self._model.hear(span.samples, draft.stem if draft and draft.start == span.start else None)
+            # Read once: another thread may be at a newer partial of the same utterance.
+            start, stem = draft.heard if draft else (0, None)
+            stem = self._model.hear(span.samples, stem if start == span.start else None)
             memories.append(self._model.remember(stem))
             limits.append(int(len(span.samples) / SAMPLE_RATE * _TOKENS_A_SECOND) + _SPARE_TOKENS)
             drafts.append(draft.tokens[: limits[-1]] if draft else [])
             if draft is not None:
-                draft.stem, draft.start = stem, span.start
+                draft.heard = (span.start, stem)
         return self._model.spell(memories, drafts, limits)
 
     def _words(self, span: _Span, row: Row) -> tuple[Word, ...]:
@@ -140,13 +142,12 @@ class _Span:
 
 @dataclass(slots=True)
 class _Draft:
-    """What partials leave for the next one: the words of complete spans by start, and of the span after them its start,
-    stem and tokens.
+    """What partials leave for the next one: the words of complete spans by start, and of the span after them where it
+    starts with its stem, and its tokens.
     """
 
     complete: dict[int, tuple[Word, ...]] = field(default_factory=dict)
-    start: int = 0
-    stem: Stem | None = None
+    heard: tuple[int, Stem | None] = (0, None)
     tokens: list[int] = field(default_factory=list)
 
 

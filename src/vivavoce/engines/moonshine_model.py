@@ -33,6 +33,7 @@ _START, _END = 1, 2
 _EPSILON = 1e-5
 _LONGEST_PHRASE, _LONG_PHRASE = 16, 6
 _LOOP_TOKENS = 8
+_FIRST_WIDTH, _FIRST_HOP = 127, 64  # samples of a frame of the first convolution, and from one to the next
 _FIRST_FRAMES = 3  # frames of the first convolution that a frame of the stem moves on by
 _PARTS = [f"{part}{layer}" for layer in range(LAYERS) for part in "kv"]
 _CACHES = [f"cache_{part}" for part in _PARTS]
@@ -94,6 +95,8 @@ class Model:
 
     def hear(self, samples: Samples, before: Stem | None = None) -> Stem:
         """Give a clip's stem, going on from that of its beginning; the clip has at least `STEM_REACH` samples."""
+        if before is not None and before.first_frames > (len(samples) - _FIRST_WIDTH) // _FIRST_HOP + 1:
+            before = None  # it is of more than these samples
         start = 0 if before is None else before.raw.shape[2]
         piece = samples[start * STEM_HOP :]
         if before is not None and len(piece) < STEM_REACH:

@@ -175,6 +175,7 @@ class DecodePool:
         try:
             clips = [request.clip for request in batch]
             hypotheses = await asyncio.get_running_loop().run_in_executor(threads, self.engine.transcribe, clips)
+            answers = list(zip(batch, hypotheses, strict=True))
         except Exception as error:
             known = isinstance(error, EngineError)
             sessions = sorted({request.clip.key.partition("/")[0] for request in batch})
@@ -182,19 +183,19 @@ class DecodePool:
             metrics.DECODE_FAILURES.inc()
             for request in batch:
                 self._voices.pop(request, None)
-                request.answer(None, 0.0)
+                _answer(request, None, 0.0)
             return
         spent_s = (time.perf_counter() - started) / len(batch)
         metrics.DECODE_SECONDS.labels(batch[0].kind).observe(spent_s * len(batch))
         metrics.DECODE_BATCH.labels(batch[0].kind).observe(len(batch))
-        for request, hypothesis in zip(batch, hypotheses, strict=True):
+        for request, hypothesis in answers:
             if request.clip.final and hypothesis.words and (self._aligner is not None or request.with_voices):
                 task = asyncio.create_task(self._complete(request, hypothesis, spent_s), name="complete")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
                 self._voices.pop(request, None)
-                request.answer(hypothesis, spent_s)
+                _answer(request, hypothesis, spent_s)
 
     async def _complete(self, request: Request, hypothesis: Hypothesis, spent_s: float) -> None:
         """Answer with measured word times and with who is heard, as far as that is known."""
@@ -202,7 +203,7 @@ class DecodePool:
         words, voices = await asyncio.gather(self._aligned(request, hypothesis), self._told(request))
         self._voices.pop(request, None)
         answer = replace(hypothesis, words=words, voices=voices)
-        request.answer(answer, spent_s + time.perf_counter() - started)
+        _answer(request, answer, spent_s + time.perf_counter() - started)
 
     async def _aligned(self, request: Request, hypothesis: Hypothesis) -> tuple[Word, ...]:
         """Give the words with measured times, or with the engine's own where alignment fails."""
@@ -229,6 +230,14 @@ class DecodePool:
             self._listen(request)
         task = self._voices.get(request)
         return await task if task is not None else ()
+
+
+def _answer(request: Request, hypothesis: Hypothesis | None, spent_s: float) -> None:
+    try:
+        request.answer(hypothesis, spent_s)
+    except Exception:
+        # One session's mistake must not end a thread that all share.
+        log.exception("an answer was not taken", session=request.clip.key.partition("/")[0])
 
 
 def _threads(name: str, count: int, nice: int) -> ThreadPoolExecutor:

@@ -65,6 +65,8 @@ class Intake:
         self._ack_ends: deque[int] = deque([0])
         self._acked_to = 0
         self._on_their_way: deque[int] = deque()
+        self._header_stop = 0
+        self._broken = False
         self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_CHUNKS)
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
@@ -104,11 +106,17 @@ class Intake:
         Bytes of the older socket that are still held back are dropped: they were never acknowledged.
         """
         await self._journal.settle(self._session_id)
+        self._broken = False
         self._overlap = Overlap(self._ack_ends, self.size, self.read)
         self._resumed = False
 
     async def feed(self, data: bytes) -> bool:
-        """Take bytes and say whether any were new; waits only while the disk is far behind."""
+        """Take bytes and say whether any were new; waits only while the disk is far behind.
+
+        After bytes that could not be kept nothing is taken until `reopen`: their client sends them again first.
+        """
+        if self._broken:
+            return False
         fresh = self._overlap.feed(data)
         if self._overlap.start is not None and not self._resumed:
             self._resume(self._overlap.start, fresh)
@@ -149,6 +157,7 @@ class Intake:
         if self.audio_start is None:
             self._head += data
             self.audio_start = header = self._header_size(self._head)
+            self._header_stop = self.size
             self._head = b"" if header is not None else self._head
         self._on_their_way.append(self.size)
         write = Write(
@@ -165,10 +174,10 @@ class Intake:
 
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
         if error is not None:
-            self.size = self.durable
-            self._latest.clear()
-            self._on_their_way.clear()
-            self._failed(error)
+            self._forget_lost()
+            if not self._broken:
+                self._broken = True
+                self._failed(error)
             return
         self.durable = stop
         self._ack_ends.append(stop)
@@ -179,6 +188,14 @@ class Intake:
         ):
             self._ack_ends.popleft()
         self._kept(start, stop)
+
+    def _forget_lost(self) -> None:
+        """Go back to what is durable."""
+        self.size = self.durable
+        self._latest.clear()
+        self._on_their_way.clear()
+        if self._header_stop > self.durable:
+            self.audio_start, self._head = None, self.read(0, self.durable)
 
     def _recent_ends(self) -> list[int]:
         """Give the ends that a next process should know: the last few, and those not known to have arrived."""

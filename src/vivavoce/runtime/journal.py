@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import structlog
 
@@ -115,7 +116,7 @@ class Journal:
             for entry in [*group, *self._behind(unstored)]:
                 session_id = entry.write.session_id
                 failed = unstored.get(session_id) or (lost.get(session_id) if entry.audio else None)
-                entry.then(failed)
+                _tell(entry, failed)
                 if entry.audio and failed is None:
                     metrics.ACK_SECONDS.observe(time.monotonic() - entry.at)
 
@@ -198,11 +199,14 @@ class Journal:
         return failures
 
     def _append_to(self, session_id: str, entries: list[_Entry]) -> int:
-        size = self._audio.size(session_id)
-        if entries[0].write.audio_bytes != size + len(entries[0].audio):
+        size, begin = self._audio.size(session_id), _begin(entries[0])
+        if size < begin or any(_begin(after) != before.write.audio_bytes for before, after in pairwise(entries)):
             raise _Hole("an earlier write of this session failed")
+        if size > begin:
+            # Left of a write that failed and could not be taken back.
+            self._audio.truncate(session_id, begin)
         self._audio.append(session_id, b"".join(entry.audio for entry in entries))
-        return size
+        return begin
 
     def _take_back(self, before: dict[str, int]) -> None:
         for session_id, size in before.items():
@@ -210,6 +214,19 @@ class Journal:
                 self._audio.truncate(session_id, size)
             except StoreError as error:
                 log.error("audio could not be cut back", session=session_id, error=str(error))
+
+
+def _tell(entry: _Entry, failed: StoreError | None) -> None:
+    try:
+        entry.then(failed)
+    except Exception:
+        # One session's mistake must not end the journal of all.
+        log.exception("a writer failed", session=entry.write.session_id)
+
+
+def _begin(entry: _Entry) -> int:
+    """Give where in the session's file an entry's audio begins."""
+    return (entry.write.audio_bytes or 0) - len(entry.audio)
 
 
 def _idle(write: Write) -> bool:

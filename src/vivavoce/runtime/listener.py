@@ -92,7 +92,7 @@ class Listener:
         self._vads: list[tuple[int, Any]] = []
         self._channels = [_channel(i, options, settings) for i in range(options.audio.channels)]
         self._asked: dict[tuple[int, int], Request] = {}
-        self._keys: dict[int, str] = {}
+        self._drafted: dict[int, str] = {}
         self.late = False
         self.decoding_s = 0.0
 
@@ -163,7 +163,7 @@ class Listener:
         """Whether no final is out."""
         return not any(channel.busy for channel in self._channels)
 
-    def may_wait(self, latest: bytes | None) -> bool:
+    def is_muted(self, latest: bytes | None) -> bool:
         """Whether these next bytes change nothing for anybody: digital silence while nobody speaks.
 
         A muted line is then heard when it has grown out of memory, or with what comes after it.
@@ -189,6 +189,9 @@ class Listener:
         for request in self._asked.values():
             self._pool.withdraw(request)
         self._asked.clear()
+        for key in self._drafted.values():
+            self._pool.engine.release(key)
+        self._drafted.clear()
 
     async def _hear(self, decode: Callable[[], NDArray[np.float32]]) -> None:
         loop = asyncio.get_running_loop()
@@ -235,7 +238,7 @@ class Listener:
             languages=self._options.languages,
             hints=self._hints,
         )
-        self._keys[ask.channel] = clip.key
+        self._drafted[ask.channel] = clip.key
         request = Request(
             clip=clip,
             answer=partial(self._on_answer, ask),
@@ -247,6 +250,10 @@ class Listener:
 
     def _on_answer(self, ask: Ask, hypothesis: Hypothesis | None, spent_s: float) -> None:
         self.decoding_s += spent_s
+        key = f"{self._session_id}/{ask.utterance}"
+        if not ask.final and self._drafted.get(ask.channel) != key:
+            # Its utterance ended while it was on its way.
+            self._pool.engine.release(key)
         request = self._asked.pop((ask.channel, ask.number), None)
         if request is None:
             return
@@ -270,7 +277,7 @@ class Listener:
                     self._say(shown, None)
             case SpeechEnded(channel=channel):
                 # Its partials are withdrawn and its final needs no draft.
-                self._pool.engine.release(self._keys.pop(channel))
+                self._pool.engine.release(self._drafted.pop(channel))
                 self._say(outcome, None)
             case _:
                 self._say(outcome, None)

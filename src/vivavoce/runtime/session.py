@@ -80,8 +80,8 @@ IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 PROOF_S = 1.0
 """How long a client that came back has to show by its audio what it has, before all that is in doubt is repeated."""
 
-MAX_STORED_PROBLEMS = 100
-"""A client that sends nothing but nonsense is told so each time, but does not fill the store."""
+MAX_STORED_UNNAMED = 100
+"""A client that sends nothing but nonsense, or stop after stop, is answered each time, but does not fill the store."""
 
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 
@@ -126,7 +126,7 @@ class Session:
         self._seq = max((message.seq for message in past.messages), default=-1) + 1
         self.mailbox = Mailbox(delivered_to=record.delivered_to, earlier=past.messages)
         self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
-        self._problems = 0
+        self._unnamed = 0
         self._failure: StoreError | None = None
         self._started = record.status is not Status.QUEUED
         self._stopped = any(control.kind == "stop" for control in past.controls)
@@ -243,14 +243,18 @@ class Session:
             self._clock.on_audio(time.monotonic())
             metrics.AUDIO_RECEIVED.inc(self._options.audio.duration_s(max(self._intake.size - before, 0)))
 
-    def stop(self, connection: Connection) -> None:
-        """End the recording after the bytes taken so far; asking again only repeats the acknowledgment."""
+    async def stop(self, connection: Connection) -> None:
+        """End the recording after the bytes taken so far; asking again only repeats the acknowledgment.
+
+        Waits only while the client floods the session with stops.
+        """
         if connection is not self._connection:
             return
         self._clock.on_input(time.monotonic())
         self._stop()
         recorded_s, heard_s = self._seconds(self._intake.size), self._seconds(self._heard)
         self._say(StopAccepted(recorded_s=recorded_s, left_s=max(recorded_s - heard_s, 0.0)))
+        await self._sayings.room()
 
     async def refuse(self, connection: Connection, event: AudioRefused | Problem) -> None:
         """Tell the client of input that could not be taken; the session goes on. Waits only while it is flooded."""
@@ -329,7 +333,7 @@ class Session:
             audio = self._options.audio
             size = min(stop - self._heard, round(HEARD_AT_ONCE_S * audio.sample_rate) * audio.frame_bytes)
             latest = self._intake.latest(self._heard, size)
-            if control is None and self._listener.may_wait(latest):
+            if control is None and self._heard + size == stop and self._listener.is_muted(latest):
                 return False
             await self._listener.hear(partial(self._intake.read, self._heard, size), latest)
             self._heard += size
@@ -503,8 +507,8 @@ class Session:
         message = self._parts.wire.render(self.id, event, at)
         wanted = event.kind in self._options.wanted
         deliveries = self._mailing.deliveries(message, at)
-        self._problems += isinstance(event, Problem)
-        if not event.durable or (isinstance(event, Problem) and self._problems > MAX_STORED_PROBLEMS):
+        self._unnamed += event.durable and not key
+        if not event.durable or (not key and self._unnamed > MAX_STORED_UNNAMED):
             # In its turn: behind what is on its way to the journal.
             if wanted and self._sayings.pending:
                 self._sayings.add(self._write(), partial(self._send, message))

@@ -59,14 +59,14 @@ def empty_log(writer: Engine) -> bool:
     """Take what was deleted out of SQLite's log too; False where a reader still needs it. Nothing to do elsewhere."""
     if writer.dialect.name != "sqlite":
         return True
-    busy = False
     with writer.connect() as connection:
         driver: Any = connection.connection.driver_connection
         # Not through SQLAlchemy, which would begin a transaction, and SQLite refuses this inside one.
-        for pragma in (f"busy_timeout={_PATIENCE_MS}", "wal_checkpoint(TRUNCATE)", f"busy_timeout={_BUSY_MS}"):
-            rows = driver.execute(f"PRAGMA {pragma}").fetchall()
-            if pragma.startswith("wal_checkpoint"):
-                busy = bool(rows[0][0])
+        driver.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+        try:
+            busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            driver.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     return not busy
 
 
