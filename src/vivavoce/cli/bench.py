@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from vivavoce.bench.load import Pacing, System, Target
     from vivavoce.bench.result import Limits, Result
 
-SEARCH_S = 345.0
-"""How long the search for one system's capacity may take, warming up included; two end within twelve minutes."""
+SEARCH_S, SEARCHES_S = 420.0, 690.0
+"""How long the search for one system's capacity may take, warming up included, and all of them."""
 
 WARM_UP_S = 5.0
 
@@ -237,6 +237,7 @@ class _Bench:
     turns: list[Turn] = field(default_factory=list)
     results: dict[str, list[Result]] = field(default_factory=dict)
     found: dict[str, Capacity] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -386,7 +387,7 @@ class _Bench:
 
 def _measure(session: _Bench, name: str, system: System, *, find_capacity: bool, counts: Sequence[int]) -> None:
     """Warm a system up and run what was asked for."""
-    until = time.monotonic() + SEARCH_S
+    until = min(time.monotonic() + SEARCH_S, session.began + SEARCHES_S)
     session.console.print(f"[bold]{name}[/]")
     session.play(system, 1, WARM_UP_S)
     if find_capacity:
