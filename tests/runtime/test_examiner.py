@@ -354,3 +354,20 @@ async def test_what_an_add_on_refuses_is_told_when_the_session_is_made() -> None
         with pytest.raises(Unsupported, match="not so"):
             await one.addons.open(SessionOptions(features={SENTIMENTS: {"refuse": True}}))
     assert scripted.closed
+
+
+async def test_a_session_taken_up_goes_on_without_what_is_refused_now() -> None:
+    """The add-on that refuses answers with errors, redaction hides everything, and the others work as ever."""
+    refused, redaction = Scripted(lambda *_: ()), Scripted(lambda *_: ())
+    async with client(
+        sentiment_analysis=refused, pii_redaction=redaction, named_entity_recognition=Scripted(lambda *_: ())
+    ) as one:
+        asked = {SENTIMENTS: {"refuse": True}, Feature.PII_REDACTION: {"refuse": True}, ENTITIES: {}}
+        opened = await one.addons.open(SessionOptions(features=asked), taken_up=True)
+        one.examiner.begin(one.addons, opened, [said(1)])
+        findings = {finding.feature: finding for finding in await one.settled()}
+        with pytest.raises(AddonError):
+            opened.rules[Feature.PII_REDACTION].rewrite(said(1), final=True)
+    assert "not available on this server any more" in (findings[SENTIMENTS].error or "")
+    assert findings[ENTITIES].found == ()
+    assert refused.seen == []

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, cast
 import structlog
 
 from vivavoce.config import Settings
-from vivavoce.errors import AddonError, AddonMissing
+from vivavoce.errors import AddonError, AddonMissing, RequestError
 from vivavoce.model import Entity, Feature, Findings, Sentiment, SessionOptions, Translation, Utterance
 from vivavoce.plugins import (
     Addon,
@@ -81,10 +81,11 @@ class Addons:
         """What sessions may ask for."""
         return frozenset(self._installed)
 
-    async def open(self, options: SessionOptions) -> Opened:
+    async def open(self, options: SessionOptions, *, taken_up: bool = False) -> Opened:
         """Prepare what a session asked for; raises `RequestError` where an add-on cannot do what is asked of it.
 
-        What is not installed any more, since the session began, fails whenever it is asked.
+        What is not installed any more, since the session began, fails whenever it is asked; so does what refuses a
+        session that is `taken_up`, whose audio is to be heard all the same.
         """
         rules: dict[Feature, TextRule] = {}
         hints: tuple[str, ...] = ()
@@ -94,7 +95,13 @@ class Addons:
         for feature, own in options.features.items():
             installed = self._installed.get(feature)
             addon = installed.addon if installed else _Absent(feature)
-            parts = await asyncio.to_thread(addon.open, own, options.languages)
+            try:
+                parts = await asyncio.to_thread(addon.open, own, options.languages)
+            except (RequestError, AddonError, AddonMissing) as error:
+                if not taken_up:
+                    raise
+                log.error("an add-on refuses a session it took before", addon=feature.value, error=place_of(error))
+                parts = _Absent(feature).open(own, options.languages)
             if parts.rule is not None:
                 rules[feature] = parts.rule
             hints += parts.hints

@@ -302,7 +302,7 @@ class Session:
     async def _begin_hearing(self) -> None:
         """Wait for the models and go to where hearing begins: the start, or the last snapshots."""
         models = await asyncio.shield(self._parts.models)
-        opened = self._opened or await models.addons.open(self._options)
+        opened = self._opened or await models.addons.open(self._options, taken_up=True)
         rules = TextRules(self.id, opened, self._say)
         self._heard = await self._listener.begin(models, rules, self._past.snapshots, hints=opened.hints)
         self._examiner.begin(models.addons, opened, self._past.finals)
