@@ -113,13 +113,14 @@ class DecodePool:
         for threads in (self._final_threads, self._partial_threads):
             await asyncio.to_thread(threads.shutdown)
 
-    def submit(self, request: Request) -> None:
-        """Queue a clip; a partial of the same utterance that still waits is replaced and never answered."""
+    def submit(self, request: Request) -> Request | None:
+        """Queue a clip; a partial of the same utterance that still waits is never answered: it is given back."""
+        replaced = self._partials.get(request.clip.key)
         if not request.clip.final and not request.late:
             self._partials[request.clip.key] = request
             self._unseen_since.setdefault(request.clip.key, request.asked_at)
             self._some_partials.set()
-            return
+            return replaced
         self._drop_partial(request.clip.key)
         if request.late:
             self._late[request] = None
@@ -128,6 +129,7 @@ class DecodePool:
             # Telling voices apart takes longer than decoding and runs beside it.
             self._listen(request)
         self._some_finals.set()
+        return replaced
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request, and say whether it still waited; one that is being decoded is answered all the same."""

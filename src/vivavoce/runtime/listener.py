@@ -225,7 +225,7 @@ class Listener:
                     self._ask(step)
                 case Withdraw(channel=channel, number=number):
                     request = self._asked.get((channel, number))
-                    if request is not None and self._pool.withdraw(request):
+                    if request is not None and (self._pool.withdraw(request) or not request.clip.final):
                         del self._asked[channel, number]
                 case _:
                     self._tell(step)
@@ -246,7 +246,8 @@ class Listener:
             with_voices=ask.final and self._wants_voices,
         )
         self._asked[ask.channel, ask.number] = request
-        self._pool.submit(request)
+        replaced = self._pool.submit(request)
+        self._asked = {number: each for number, each in self._asked.items() if each is not replaced}
 
     def _on_answer(self, ask: Ask, hypothesis: Hypothesis | None, spent_s: float) -> None:
         self.decoding_s += spent_s

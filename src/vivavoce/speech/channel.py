@@ -33,6 +33,8 @@ from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, l
 from vivavoce.speech.speakers import Speakers
 
 PREROLL = SAMPLE_RATE // 5
+MOST_PARTIALS_OUT = 4
+"""Partials of a channel whose answers are expected; older ones are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +263,9 @@ class Channel:
             return []
         ask = self._ask(stop, final=False)
         self._partials[ask.number] = ask
+        while len(self._partials) > MOST_PARTIALS_OUT:
+            # Replaced by a newer one while it waited, so it is never answered.
+            del self._partials[next(iter(self._partials))]
         segment.asked_to = stop
         return [ask]
 
