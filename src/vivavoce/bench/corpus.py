@@ -35,8 +35,6 @@ TRANSCRIPTS = {
 }
 """What is said in recordings of the moonshine-voice wheel: the printed text, which both readers follow."""
 
-"""What is said in recordings of the moonshine-voice wheel: the printed text, which both readers follow."""
-
 SPEECH_END_DB = 30.0
 """How far under its loudest block a recording's speech has ended."""
 
