@@ -12,17 +12,15 @@ import ctypes
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import kaldi_native_fbank
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from vivavoce.engines import inference
 from vivavoce.errors import PluginError, SetupError
 from vivavoce.model import SAMPLE_RATE, Samples, Voice
-
-# The wheel carries a telemetry library; nothing leaves this machine.
-onnxruntime.disable_telemetry_events()
 
 ENOUGH_S = 2.0
 """Speech that a voice is known by; more costs time and tells little more."""
@@ -139,14 +137,10 @@ def _features(samples: Samples) -> NDArray[np.float32]:
     return centred
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # Several clips are worked on by several processes, and one thread always adds up in the same order.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+def _session(model: bytes) -> Any:
     try:
-        return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+        # Several clips are worked on by several processes, and one thread always adds up in the same order.
+        return inference.load(model)
     except Exception as error:
         raise SetupError("onnxruntime cannot load the diarization models in moonshine-voice") from error
 

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vivavoce.engines.moonshine_model import Model, Row, Stem
+from vivavoce.engines.moonshine_model import END, Model, Row, Stem
 from vivavoce.errors import SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word, spread_words
 from vivavoce.plugins import EngineInfo
 
-_END, _FIRST_SPECIAL = 2, 32_000
+_FIRST_SPECIAL = 32_000
 _FEWEST_SAMPLES = 1_600  # the encoder fails below 895; a tenth of a second holds no word
 _TOKENS_A_SECOND = 6.5  # English speech does not exceed it: the bound the model's makers decode with
 _SPARE_TOKENS = 6  # punctuation and split words weigh more in a short clip
@@ -167,7 +167,7 @@ def read_pieces(path: Path) -> list[bytes]:
             at += 1
         pieces.append(re.sub(rb"\xe2\x96\x81|\s", b" ", content[at : at + size]))
         at += size
-    return [piece if _END < token < _FIRST_SPECIAL else b"" for token, piece in enumerate(pieces)]
+    return [piece if END < token < _FIRST_SPECIAL else b"" for token, piece in enumerate(pieces)]
 
 
 def _spans(nth: int, clip: Clip) -> Iterator[_Span]:

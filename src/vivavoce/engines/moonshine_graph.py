@@ -33,7 +33,7 @@ STEM_CHANNELS = 576
 
 _ROTARY, _ROTARY_BASE = 32, 10_000.0
 _MOST_FRAMES, _MOST_TOKENS = 1024, 512
-_EPSILON = 1e-5
+EPSILON = 1e-5
 _MICROSOFT = "com.microsoft"
 _NORM_SCALE, _NORM_SHIFT = "onnx::Mul_2080", "onnx::Add_2081"
 _ENCODER, _DECODER = "/layers.{}/", "/model/decoder/layers.{}/"
@@ -144,7 +144,7 @@ class _Graph:
 
     def norm(self, value: str, weight: _Array) -> str:
         zeros = self.constant(np.zeros(WIDTH, np.float32))
-        return self.add("LayerNormalization", [value, self.constant(weight), zeros], epsilon=_EPSILON)
+        return self.add("LayerNormalization", [value, self.constant(weight), zeros], epsilon=EPSILON)
 
     def add_and_norm(self, value: str, stream: str, weight: _Array) -> tuple[str, str]:
         """Give the normed sum, and the sum itself, which is the stream that goes on."""
@@ -152,7 +152,7 @@ class _Graph:
         zeros = self.constant(np.zeros(WIDTH, np.float32))
         normed, total = f"normed{place}", f"stream{place}"
         inputs = [value, stream, self.constant(weight), zeros]
-        self.fused("SkipLayerNormalization", inputs, normed, "", "", total, epsilon=_EPSILON)
+        self.fused("SkipLayerNormalization", inputs, normed, "", "", total, epsilon=EPSILON)
         return normed, total
 
     def split(self, value: str, parts: int) -> list[str]:

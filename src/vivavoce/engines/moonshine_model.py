@@ -18,19 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from vivavoce.engines import moonshine_graph
-from vivavoce.engines.moonshine_graph import CACHE_SIZE, HEAD_SIZE, HEADS, LAYERS, STEM_HOP, STEM_REACH, WIDTH
+from vivavoce.engines import inference, moonshine_graph
+from vivavoce.engines.moonshine_graph import CACHE_SIZE, EPSILON, HEAD_SIZE, HEADS, LAYERS, STEM_HOP, STEM_REACH, WIDTH
 from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import Samples
 
-# The wheel carries a telemetry library; nothing leaves this machine.
-onnxruntime.disable_telemetry_events()
-
-_START, _END = 1, 2
-_EPSILON = 1e-5
+_START, END = 1, 2
 _LONGEST_PHRASE, _LONG_PHRASE = 16, 6
 _LOOP_TOKENS = 8
 _FIRST_WIDTH, _FIRST_HOP = 127, 64  # samples of a frame of the first convolution, and from one to the next
@@ -64,7 +59,7 @@ class Row:
 
     def take(self, token: int, probability: float) -> None:
         """Write the model's next token, or end; a phrase said over and over ends the row and is kept once."""
-        if token == _END or len(self.tokens) >= self.limit:
+        if token == END or len(self.tokens) >= self.limit:
             self.ended = True
             return
         self.tokens.append(token)
@@ -83,7 +78,7 @@ class Model:
         try:
             graphs = moonshine_graph.build(folder)
             self._stem, self._encoder, self._decoder = (
-                _session(graph, threads) for graph in (graphs.stem, graphs.encoder, graphs.decoder)
+                inference.load(graph, threads=threads) for graph in (graphs.stem, graphs.encoder, graphs.decoder)
             )
         except Exception as error:
             raise SetupError(f"the weights in {folder} cannot be loaded") from error
@@ -114,7 +109,7 @@ class Model:
         """Give the keys and values of a clip's frames by layer: `[2 * layers, heads, frames, head size]`."""
         count = stem.first_frames * WIDTH
         mean = stem.total / count
-        deviation = math.sqrt(max(stem.squares / count - mean**2, 0.0) + _EPSILON)
+        deviation = math.sqrt(max(stem.squares / count - mean**2, 0.0) + EPSILON)
         bias = (self._norm_bias - self._norm_gain * (mean / deviation)).astype(np.float32)
         inputs = {"raw": stem.raw, "gain": np.array([1 / deviation], np.float32), "bias": bias}
         (memory,) = _run(self._encoder, ["memory"], inputs)
@@ -123,7 +118,7 @@ class Model:
     def spell(self, memories: Sequence[_Array], drafts: Sequence[list[int]], limits: Sequence[int]) -> list[Row]:
         """Write the text of each memory with at most `limits` tokens; a draft saves time where it is right."""
         texts = _Texts(memories)
-        prefixes = np.full((len(drafts), 1 + max(map(len, drafts))), _END, np.int64)
+        prefixes = np.full((len(drafts), 1 + max(map(len, drafts))), END, np.int64)
         prefixes[:, 0] = _START
         for i, draft in enumerate(drafts):
             prefixes[i, 1 : 1 + len(draft)] = draft
@@ -217,11 +212,3 @@ def _run(session: Any, outputs: list[str], inputs: dict[str, _Array]) -> list[_A
     except Exception as error:
         raise EngineError("the speech model failed") from error
     return results
-
-
-def _session(graph: bytes, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # failures arrive as exceptions
-    return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])

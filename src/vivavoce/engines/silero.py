@@ -12,13 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from vivavoce.engines import inference
 from vivavoce.errors import PluginError, SetupError
-
-# The wheel carries a telemetry library; nothing leaves this machine.
-onnxruntime.disable_telemetry_events()
 
 _FRAME = 512
 _CONTEXT = 64
@@ -44,15 +41,9 @@ class SileroVad:
     frame: int = _FRAME
 
     def __init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        # One frame is too little work to share between threads.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(
-                _weights(), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            # One frame is too little work to share between threads.
+            self._session = inference.load(_weights())
         except Exception as error:
             raise SetupError(f"onnxruntime cannot load the Silero model at {_weights()}") from error
 
