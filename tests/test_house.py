@@ -40,8 +40,9 @@ LAYERS = {
     "testing": frozenset(WORDS),
     "bench": frozenset({*WORDS, "config", "speech"}),
     "runtime": frozenset({*WORDS, "config", "speech"}),
-    "api": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),
-    "bridges": frozenset({*WORDS, "config", "speech", "wire", "runtime"}),
+    "reception": frozenset({*WORDS, "config", "wire", "runtime"}),
+    "api": frozenset({*WORDS, "config", "speech", "wire", "runtime", "reception"}),
+    "bridges": frozenset({*WORDS, "config", "speech", "wire", "runtime", "reception"}),
 }
 """What each part may import besides itself; a part that is not listed (the command line) imports anything, and nothing
 listed imports it.

@@ -262,6 +262,15 @@ class Settings(BaseSettings):
     closing_deadline: PositiveSeconds = Field(
         120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
     )
+    bridge_owner: str | None = Field(
+        None, description="Id of the API key that calls belong to which come with a signature or from --bridge-allow."
+    )
+    bridge_allow: Annotated[
+        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+    ] = Field((), description="Addresses or networks whose calls the bridges take without a key or a signature.")
+    bridge_callbacks: bool = Field(
+        default=False, description="Let the parameters of a call name the address of its callbacks."
+    )
     llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
     )

@@ -23,6 +23,9 @@ class RequestError(VivavoceError):
     code = "bad_request"
 
 
+INVALID = "Some parameters are not valid, look at validation_errors"
+
+
 class InvalidConfig(RequestError):
     """A session request with fields that break the contract; `problems` has one string per field."""
 
@@ -61,6 +64,12 @@ class NotAllowed(RequestError):
     """The caller has no valid key, or the session's state forbids the call."""
 
     code = "not_allowed"
+
+
+class Unauthorized(NotAllowed):
+    """The caller has no key, or one that does not exist."""
+
+    code = "unauthorized"
 
 
 class CapacityError(VivavoceError):

@@ -316,7 +316,8 @@ class SessionRecord:
     `request` is the effective configuration as the wire protocol gives it, opaque to everything but `wire`.
     `audio_bytes` is how much of the audio file is committed; `audio_start` the length of a leading WAV header.
     `ack_ends` are the last ends of acknowledgments; the client has shown to have every message up to `delivered_to` (a
-    `StoredMessage.seq`). `epoch` counts the processes that have run the session.
+    `StoredMessage.seq`). `epoch` counts the processes that have run the session. `leg`
+    names the leg of a telephone call, `bridge/id`, by which a lost transport finds the session again.
     """
 
     id: str
@@ -335,6 +336,7 @@ class SessionRecord:
     ack_ends: tuple[int, ...] = ()
     delivered_to: int = -1
     epoch: int = 0
+    leg: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

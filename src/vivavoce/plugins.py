@@ -1,13 +1,13 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
 Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
-without required arguments; those in `vivavoce.addons` take the server's `AddonSettings`. All plugins are plain blocking
-code; `runtime` decides on which thread or process they run.
+without required arguments; those in `vivavoce.addons` take the server's `AddonSettings`. All but bridges are plain
+blocking code; `runtime` decides on which thread or process they run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -223,6 +223,19 @@ class Diarizer(Protocol):
         """Give everybody who is heard long enough to be known again; depends on nothing but `samples`."""
 
 
+class Bridge(Protocol):
+    """A front door for telephone calls and other streams; its factory takes the server's `Calls` and `Settings`."""
+
+    sockets: Mapping[str, Callable[[Any], Awaitable[None]]]
+    """What serves a Starlette `WebSocket`, by its path; empty for a bridge with listeners of its own only."""
+
+    async def open(self) -> None:
+        """Listen where the settings say so, on nothing by default; raises `SetupError` where that cannot be."""
+
+    async def close(self) -> None:
+        """Stop listening and drop what is connected; the sessions are for the next process."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
     """Changes to one session; a store commits a list of these, of many sessions, in one transaction.
@@ -375,7 +388,7 @@ class AudioFiles(Protocol):
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Give the names of the installed plugins of a kind (`engines`, `vads`, `aligners`, `diarizers`, `addons`)."""
+    """Give the names of the installed plugins of one kind, such as `engines` or `bridges`."""
     return sorted({point.name for point in entry_points(group=f"vivavoce.{kind}")})
 
 

@@ -10,19 +10,22 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TextIO, cast
 
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
-from vivavoce.api.access import require_safe_bind
 from vivavoce.api.app import create_app
 from vivavoce.api.connections import HttpConnection, SocketConnection
+from vivavoce.bridges.calls import Calls
 from vivavoce.config import Settings
 from vivavoce.errors import SetupError
+from vivavoce.plugins import Bridge, plugin, plugin_names
+from vivavoce.reception.access import require_safe_bind
 from vivavoce.runtime import tracing
 from vivavoce.runtime.hub import Hub
 from vivavoce.stores.objects import LocalAudio
@@ -58,9 +61,9 @@ def serve(settings: Settings, *, on_ready: OnReady = lambda *_: None) -> None:
 async def _serve(settings: Settings, on_ready: OnReady) -> None:
     listener = _listen(settings)
     try:
-        async with _open_hub(settings) as hub:
+        async with _open_hub(settings) as hub, _open_bridges(app := create_app(hub, settings), hub, settings):
             config = uvicorn.Config(
-                create_app(hub, settings),
+                app,
                 ws=SocketConnection,
                 ws_max_size=MAX_FRAME_BYTES,
                 ws_ping_interval=settings.ping_interval,
@@ -159,6 +162,20 @@ async def _open_hub(settings: Settings) -> AsyncIterator[Hub]:
     finally:
         audio.close()
         await store.close()
+
+
+@asynccontextmanager
+async def _open_bridges(app: FastAPI, hub: Hub, settings: Settings) -> AsyncIterator[None]:
+    """Add the front doors for calls to the application, and open those that listen by themselves."""
+    calls = Calls(hub, app.state.access, settings)
+    bridges: list[Bridge] = [plugin("bridges", name)(calls, settings) for name in plugin_names("bridges")]
+    async with AsyncExitStack() as opened:
+        for bridge in bridges:
+            for path, serve_socket in bridge.sockets.items():
+                app.add_api_websocket_route(path, serve_socket)
+            opened.push_async_callback(bridge.close)
+            await bridge.open()
+        yield
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -15,12 +15,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from vivavoce.api.access import Access, AccessMiddleware, Caller, new_key, require_safe_bind
-from vivavoce.api.errors import Unauthorized
-from vivavoce.api.origin import is_loopback_origin
+from vivavoce.api.access import AccessMiddleware
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, RateExceeded, SetupError
+from vivavoce.errors import NotAllowed, RateExceeded, SetupError, Unauthorized
 from vivavoce.model import now
+from vivavoce.reception.access import Access, Caller, new_key, require_safe_bind
+from vivavoce.reception.origin import is_loopback_origin
 from vivavoce.stores.sql import SqlStore
 
 

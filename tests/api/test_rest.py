@@ -20,7 +20,6 @@ import schemathesis
 from gladiaio_sdk.v2.live.generated_types import LiveV2InitResponse, LiveV2ListResponse, LiveV2Response
 
 from vivavoce.api import rest
-from vivavoce.api.access import new_key
 from vivavoce.api.app import create_app, docs_page
 from vivavoce.api.rest import FILE_PIECE_BYTES, MAX_INIT_BYTES, MAX_PAGE, MAX_PATCH_BYTES
 from vivavoce.config import Settings
@@ -28,6 +27,7 @@ from vivavoce.errors import CapacityError, StoreError, Unavailable
 from vivavoce.events import StoredMessage
 from vivavoce.model import Kind, SessionRecord, Status, Utterance, Word, now
 from vivavoce.plugins import EngineInfo, Write
+from vivavoce.reception.access import new_key
 from vivavoce.runtime.hub import hash_of
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.stores.sql import SqlStore
@@ -58,7 +58,9 @@ class StandInHub:
     async def ready(self) -> None:
         pass
 
-    async def create(self, owner, request, custom_metadata, options, *, most=None) -> tuple[SessionRecord, str]:
+    async def create(
+        self, owner, request, custom_metadata, options, *, most=None, leg=None
+    ) -> tuple[SessionRecord, str]:
         if self.failure is not None:
             raise self.failure
         token = secrets.token_urlsafe()

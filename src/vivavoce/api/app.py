@@ -11,19 +11,20 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from vivavoce import __version__
-from vivavoce.api.access import Access, AccessMiddleware
+from vivavoce.api.access import AccessMiddleware
 from vivavoce.api.errors import ErrorBoundary, on_error
 from vivavoce.api.operate import Observe
 from vivavoce.api.operate import router as operate_router
 from vivavoce.api.rest import request_schemas, router
 from vivavoce.api.socket import live_socket
 from vivavoce.errors import VivavoceError
+from vivavoce.reception.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vivavoce.api.rest import Sessions
     from vivavoce.config import Settings
+    from vivavoce.reception.sessions import Sessions
 
 DESCRIPTION = (
     "Create a session with `POST /v2/live`, connect to the URL in the answer, send audio as binary frames, and read "

@@ -18,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from vivavoce.errors import CapacityError, NotAllowed, RequestError, VivavoceError
+from vivavoce.errors import INVALID, CapacityError, RequestError, VivavoceError
 from vivavoce.model import now
 from vivavoce.wire.result import timestamp
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
-INVALID = "Some parameters are not valid, look at validation_errors"
 
 STATUSES = {
     "bad_request": HTTPStatus.BAD_REQUEST,
@@ -50,12 +49,6 @@ STATUSES = {
     "store_error": HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The HTTP status of each `VivavoceError` code; one that is missing here is our own fault, a 500."""
-
-
-class Unauthorized(NotAllowed):
-    """The caller has no key, or one that does not exist."""
-
-    code = "unauthorized"
 
 
 class BodyTooLarge(RequestError):

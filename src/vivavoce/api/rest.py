@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -20,16 +20,17 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import from_json
 
 from vivavoce import __version__
-from vivavoce.api.access import KEY_HEADER, Access, Caller
-from vivavoce.api.errors import INVALID, BodyTooLarge, SlowBody
-from vivavoce.api.origin import public_origin
-from vivavoce.errors import InvalidConfig, NotAllowed, UnknownSession, Unsupported
-from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status
-from vivavoce.plugins import AudioFiles, EngineInfo, Store
-from vivavoce.runtime.outbound import Refusal, names_private_address, parse_url
+from vivavoce.api.errors import BodyTooLarge, SlowBody
+from vivavoce.config import Settings
+from vivavoce.errors import INVALID, InvalidConfig, NotAllowed, UnknownSession
+from vivavoce.model import DeliveryState, Lane, SessionRecord, Status
+from vivavoce.plugins import AudioFiles
+from vivavoce.reception.access import KEY_HEADER, Access, Caller
+from vivavoce.reception.origin import public_origin
+from vivavoce.reception.sessions import Sessions, create
 from vivavoce.wire.bodies import DeliveriesBody, ErrorBody, InitResponse, SessionBody, SessionList
 from vivavoce.wire.result import session_body, timestamp
-from vivavoce.wire.schema import Capabilities, InitRequest, audio_format, parse_request
+from vivavoce.wire.schema import InitRequest, audio_format
 from vivavoce.wire.wav import wav_header
 
 MAX_INIT_BYTES = 1 << 20
@@ -41,54 +42,7 @@ MAX_PAGE = 100
 MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
 
-FEATURES = frozenset({"callback", "diarization"})
-"""What every installation has, whatever its engine and its add-ons."""
-
 _FINISHED = {Status.DONE, Status.ERROR}
-
-
-class Sessions(Protocol):
-    """What the routes need of the hub."""
-
-    @property
-    def store(self) -> Store:
-        """Where sessions are kept."""
-
-    @property
-    def audio(self) -> AudioFiles:
-        """Where their audio is kept."""
-
-    @property
-    def engine_info(self) -> EngineInfo:
-        """What the engine can do, once the hub is ready."""
-
-    @property
-    def features(self) -> frozenset[str]:
-        """Names of what add-ons provide, once the hub is ready."""
-
-    @property
-    def remedies(self) -> Mapping[str, str]:
-        """What would provide features that are missing, by their names."""
-
-    async def ready(self) -> None:
-        """Return when the models are loaded."""
-
-    async def create(
-        self,
-        owner: str,
-        request: Mapping[str, Any],
-        custom_metadata: Mapping[str, Any] | None,
-        options: SessionOptions,
-        *,
-        most: int | None,
-    ) -> tuple[SessionRecord, str]:
-        """Make a session and give it with its socket token; raises `CapacityError`, also for one beyond `most`.
-
-        Raises `RequestError` where an add-on cannot do what it is asked for.
-        """
-
-    def is_running(self, session_id: str) -> bool:
-        """Tell whether this process works on the session."""
 
 
 def hub_of(request: Request) -> Sessions:
@@ -174,32 +128,11 @@ router = APIRouter(redirect_slashes=False)
 async def create_session(request: Request, caller: CallerOf, hub: Hub) -> JSONResponse:
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
     raw = await _read_body(request, MAX_INIT_BYTES)
-    await hub.ready()
-    capabilities = Capabilities(
-        languages=hub.engine_info.languages, features=FEATURES | hub.features, remedies=hub.remedies
-    )
-    parsed = parse_request(_parse_json(raw) if raw else {}, capabilities)
-    if parsed.options.callback_url is not None and not request.app.state.settings.allow_private_callbacks:
-        _require_public(parsed.options.callback_url)
-    record, token = await hub.create(
-        caller.owner, parsed.request, parsed.custom_metadata, parsed.options, most=caller.max_sessions
-    )
-    origin = public_origin(request, request.app.state.settings)
+    settings: Settings = request.app.state.settings
+    record, token = await create(hub, settings, caller, _parse_json(raw) if raw else {})
+    origin = public_origin(request, settings)
     url = f"ws{origin.removeprefix('http')}/v2/live?{urlencode({'token': token})}"
     return JSONResponse({"id": record.id, "created_at": timestamp(record.created_at), "url": url}, 201)
-
-
-def _require_public(callback_url: str) -> None:
-    """Refuse what can be told to be private at once; names are looked up when something is posted to them."""
-    try:
-        private = names_private_address(parse_url(callback_url))
-    except Refusal:
-        raise InvalidConfig(INVALID, ["callback_config.url must be an http or https URL"]) from None
-    if private:
-        raise Unsupported(
-            "callback_config.url: this server posts to public addresses only; name one, or start vivavoce with "
-            "--allow-private-callbacks"
-        )
 
 
 def _moment(value: object) -> object:

@@ -49,7 +49,7 @@ def create(
     Standard output is the key and nothing else; the secret that signs its callbacks goes to standard error. A running
     server honours the key at once.
     """
-    from vivavoce.api.access import new_key
+    from vivavoce.reception.access import new_key
     from vivavoce.runtime.callbacks import new_secret
 
     signing = new_secret()

@@ -51,6 +51,7 @@ class Hub:
         self._parts = parts
         self._sessions: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
+        self._by_leg: dict[tuple[str, str], Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
         self._load = Load(self._pool, parts.journal, parts.ears)
@@ -151,11 +152,12 @@ class Hub:
         options: SessionOptions,
         *,
         most: int | None = None,
+        leg: str | None = None,
     ) -> tuple[SessionRecord, str]:
         """Make a session and its socket token; raises `CapacityError` when there is no room.
 
         Raises `RequestError` where an add-on cannot do what it is asked for. An owner may have `most` sessions at once,
-        any number where that is None.
+        any number where that is None. `leg` is the leg of a call that `find_leg` finds the session by.
         """
         if self._closing:
             raise Unavailable("the server is stopping")
@@ -169,6 +171,7 @@ class Hub:
             created_at=now(),
             request=request,
             custom_metadata=custom_metadata,
+            leg=leg,
         )
         try:
             models = await asyncio.shield(self._parts.models)
@@ -186,6 +189,10 @@ class Hub:
     def find(self, token: str) -> Session | None:
         """Give the live session that a socket token opens."""
         return self._by_token.get(hash_of(token))
+
+    def find_leg(self, owner: str, leg: str) -> Session | None:
+        """Give the live session of a call's leg; it still takes audio unless it was stopped."""
+        return self._by_leg.get((owner, leg))
 
     async def drain(self) -> None:
         """Take no new sessions, and let those there are rest at an utterance boundary, or where the time is over."""
@@ -220,6 +227,8 @@ class Hub:
 
     def _begin(self, record: SessionRecord, session: Session) -> None:
         self._sessions[record.id] = self._by_token[record.token_hash] = session
+        if record.leg is not None:
+            self._by_leg[record.owner, record.leg] = session
         self._tasks[record.id] = asyncio.create_task(self._live(record, session), name=f"session-{record.id}")
 
     async def _live(self, record: SessionRecord, session: Session) -> None:
@@ -229,6 +238,8 @@ class Hub:
             # While the server stops, a resting session still takes its client's audio for the next process.
             if not self._closing:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
+                if record.leg is not None and self._by_leg.get((record.owner, record.leg)) is session:
+                    del self._by_leg[record.owner, record.leg]
                 self._admission.leave(record.owner, weight(session.options))
                 self._left(record.id)
             log.info("session over" if session.over else "session left", session=record.id)

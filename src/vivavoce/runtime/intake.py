@@ -100,14 +100,14 @@ class Intake:
         starts_there = any(start == offset for start, _ in self._latest)
         return found if starts_there and len(found) == size else None
 
-    async def reopen(self) -> None:
-        """Expect a new socket's stream, which may repeat what was not acknowledged to the client.
+    async def reopen(self, *, repeats: bool = True) -> None:
+        """Expect a new socket's stream, which may repeat what was not acknowledged to the client, where it `repeats`.
 
         Bytes of the older socket that are still held back are dropped: they were never acknowledged.
         """
         await self._journal.settle(self._session_id)
         self._broken = False
-        self._overlap = Overlap(self._ack_ends, self.size, self.read)
+        self._overlap = Overlap(self._ack_ends if repeats else (), self.size, self.read)
         self._resumed = False
 
     async def feed(self, data: bytes) -> bool:

@@ -53,6 +53,7 @@ DECODE_BATCH = _histogram("decode_batch_size", "Clips in one batch.", _SIZES, "k
 DECODE_FAILURES = _counter("decode_failures", "Batches that the engine failed on.")
 ADDON_SECONDS = _histogram("addon_seconds", "What an add-on took, by feature and outcome.", _SLOW, "addon", "outcome")
 
+CALLS = _counter("calls", "Calls that came to a bridge, by bridge and what became of them.", "bridge", "outcome")
 RESUMES = _counter("resumes", "Sockets that took a session up again.")
 RESUMES_AMBIGUOUS = _counter("resumes_ambiguous", "Resumes whose first bytes fit in several places, as silence does.")
 SOCKETS_CLOSED = _counter("sockets_closed", "Sockets that the server closed, by reason.", "reason")

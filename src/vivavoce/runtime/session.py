@@ -167,6 +167,16 @@ class Session:
         return "away" if self._clock.ever_connected else "queued"
 
     @property
+    def stopped(self) -> bool:
+        """Whether its recording was stopped, so that no more audio is taken."""
+        return self._stopped
+
+    @property
+    def missed_s(self) -> float:
+        """How much of the time since the session began is not in its audio: what a call that was away did not send."""
+        return max((now() - self._created_at).total_seconds() - self._seconds(self._intake.size), 0.0)
+
+    @property
     def options(self) -> SessionOptions:
         """What its client asked for."""
         return self._options
@@ -183,8 +193,11 @@ class Session:
 
     # What sockets do.
 
-    async def connect(self, close: Callable[[Ending], None]) -> Connection:
-        """Take a new socket in the place of any older one; the client's first bytes show where its stream goes on."""
+    async def connect(self, close: Callable[[Ending], None], *, repeats: bool = True) -> Connection:
+        """Take a new socket in the place of any older one; the client's first bytes show where its stream goes on.
+
+        A telephone call never `repeats` what it sent: its first bytes are new, whatever they look like.
+        """
         older, connection = self._connection, Connection(close=close)
         self._connection = connection
         if older is not None:
@@ -197,7 +210,7 @@ class Session:
         self.mailbox.connected = self._post_processing = True
         self.mailbox.expect_reader(connection)
         self._clock.on_connect(time.monotonic())
-        await self._intake.reopen()
+        await self._intake.reopen(repeats=repeats)
         self.mailbox.drop_acknowledgments()
         self._sayings.add(self._write(controls=(Control(at=self._intake.size, kind="connect"),)))
         self._wake.set()

@@ -82,6 +82,7 @@ sessions = Table(
     Column("custom_metadata", JSON(none_as_null=True)),
     Column("post_session_metadata", JSON, nullable=False),
     Column("epoch", Integer, nullable=False),
+    Column("leg", String),
     Index("ix_sessions_created_at", "created_at", "id"),
     Index("ix_sessions_owner", "owner", "created_at", "id"),
     Index("ix_sessions_status", "status", "created_at"),

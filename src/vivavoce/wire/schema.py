@@ -39,7 +39,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from vivavoce.errors import InvalidConfig, Unsupported
+from vivavoce.errors import INVALID, InvalidConfig, Unsupported
 from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
 
 _CODES = (  # one string, since a list would be broken into a hundred lines
@@ -558,7 +558,7 @@ def _missing(asked: InitRequest, capabilities: Capabilities) -> list[str]:
 
 def _invalid(problems: list[str]) -> InvalidConfig:
     unique = list(dict.fromkeys(problems))
-    return InvalidConfig("Some parameters are not valid, look at validation_errors", problems=unique)
+    return InvalidConfig(INVALID, problems=unique)
 
 
 _SAYINGS = {

@@ -7,9 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import HTTPConnection
 
-    from vivavoce.config import Settings
+    from vivavoce.config import Network, Settings
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:\d{1,5})?", re.IGNORECASE)
 _WEB_ORIGIN = re.compile(r"https?://(?P<authority>[^/]+)", re.IGNORECASE)
@@ -56,16 +58,28 @@ def public_origin(connection: HTTPConnection, settings: Settings) -> str:
     return f"{scheme}://{authority}"
 
 
-def _is_trusted(connection: HTTPConnection, settings: Settings) -> bool:
-    if connection.client is None:
-        return False
+def peer_of(connection: HTTPConnection, settings: Settings) -> str:
+    """Give the address of whoever connects: the nearest one that is not a trusted proxy; empty where nobody knows."""
+    peer = connection.client.host if connection.client is not None else ""
+    hops = [hop.strip() for hop in connection.headers.get("x-forwarded-for", "").split(",") if hop.strip()]
+    while hops and is_in(peer, settings.trusted_proxies):
+        peer = hops.pop()
+    return peer
+
+
+def is_in(address: str, networks: Sequence[Network]) -> bool:
+    """Tell whether an IP address lies in any of the networks; False for what is none."""
     try:
-        peer = ipaddress.ip_address(connection.client.host)
+        peer = ipaddress.ip_address(address)
     except ValueError:
         return False
     if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
         peer = peer.ipv4_mapped
-    return any(peer in network for network in settings.trusted_proxies)
+    return any(peer in network for network in networks)
+
+
+def _is_trusted(connection: HTTPConnection, settings: Settings) -> bool:
+    return connection.client is not None and is_in(connection.client.host, settings.trusted_proxies)
 
 
 def _first(header: str) -> str:

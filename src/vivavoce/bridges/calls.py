@@ -1,0 +1,190 @@
+"""Calls: one session per leg, kept for the whole call, whatever becomes of the transport that carries its audio.
+
+A bridge turns its peer's protocol into `Calls.admit`, `Calls.answer` and `Leg.feed`; nothing behind knows which door it
+was. A leg whose transport is lost (`Leg.drop`) has the grace period to come back: the next `answer` with the same owner,
+bridge and id, be it of the next process, goes on with the same session, after silence for the time it was away. Unlike
+a client of the live socket, a call never repeats what it sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from vivavoce.errors import NotAllowed, UnknownSession, Unsupported
+from vivavoce.reception.access import KEY_HEADER, Access, Caller
+from vivavoce.reception.origin import is_in, is_loopback, peer_of
+from vivavoce.reception.sessions import create
+from vivavoce.runtime import metrics
+from vivavoce.runtime.mailbox import Ending
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from vivavoce.config import Settings
+    from vivavoce.runtime.hub import Hub
+    from vivavoce.runtime.parts import Connection
+    from vivavoce.runtime.session import Session
+
+log = structlog.get_logger()
+
+SILENCE_AT_ONCE_S = 1.0
+"""Silence for a leg that was away is fed in pieces of this length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A leg of a call that wants a session: whose it is, and the init request as `POST /v2/live` takes it.
+
+    `id` is what the peer names the leg by, unique on its `bridge`.
+    """
+
+    bridge: str
+    id: str
+    caller: Caller
+    request: Mapping[str, Any]
+
+
+class Calls:
+    """Admits and answers the calls of this process."""
+
+    def __init__(self, hub: Hub, access: Access, settings: Settings) -> None:
+        self._hub, self._access, self._settings = hub, access, settings
+
+    async def admit(self, connection: HTTPConnection, *, key: str | None = None, signed: bool = False) -> Caller:
+        """Give whose call a socket brings: by `key`, from its path, its headers or its query; or by `admit_peer`.
+
+        Raises `NotAllowed` (`Unauthorized` for a key that does not exist) and `RateExceeded`.
+        """
+        query = connection.query_params
+        key = key or connection.headers.get(KEY_HEADER) or query.get(KEY_HEADER) or query.get("api_key")
+        if key and await self._access.keys_exist():
+            caller = await self._access.caller_of(key)
+        else:
+            caller = await self.admit_peer(peer_of(connection, self._settings), signed=signed)
+        await self._access.count_request(caller)
+        return caller
+
+    async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:
+        """Give whose call this IP address brings without a key: that of `bridge_owner`.
+
+        Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while no
+        key exists.
+        """
+        settings = self._settings
+        if not signed and not is_in(address, settings.bridge_allow):
+            if not is_loopback(address) or await self._access.keys_exist():
+                raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
+        return await self._access.caller_with_id(settings.bridge_owner)
+
+    async def answer(self, call: Call, *, listens: bool = False) -> Leg:
+        """Give the leg on the session that waits for it, or on a new one; a door that `listens` takes the messages.
+
+        Raises `RequestError` for a request that cannot be met, `CapacityError` where there is no room.
+        """
+        if call.request.get("callback") and not self._settings.bridge_callbacks:
+            raise Unsupported("calls may not name a callback address here; see --bridge-callbacks")
+        name = f"{call.bridge}/{call.id}"
+        session = self._hub.find_leg(call.caller.owner, name)
+        if session is None or session.stopped:
+            _, token = await create(self._hub, self._settings, call.caller, call.request, leg=name)
+            session = self._hub.find(token)
+            if session is None:
+                raise UnknownSession("the session ended before the call was answered")
+            metrics.CALLS.labels(call.bridge, "answered").inc()
+        else:
+            metrics.CALLS.labels(call.bridge, "returned").inc()
+        leg = Leg(session)
+        await leg.open(listens=listens)
+        log.info("call answered", bridge=call.bridge, session=session.id, away_s=round(leg.away_s, 1))
+        return leg
+
+
+class Leg:
+    """One transport of a call's leg: audio in, and a session that outlives it.
+
+    `ended` says how the session wants the transport to end; `away_s` is how long the leg was away before, 0.0 for a new
+    one.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.session_id = session.id
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.away_s = 0.0
+        self._connection: Connection | None = None
+        self._listens = self._lost = False
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self, *, listens: bool) -> None:
+        """Connect to the session, and bring it up to the present where the leg was away."""
+        self._listens = listens
+        await self._connect(missed=self._session.state != "queued")
+
+    async def feed(self, data: bytes) -> None:
+        """Take audio in the session's encoding, channels interleaved; waits while the disk is behind."""
+        if self._lost:
+            # What could not be stored is gone, as on any telephone line; what follows keeps its time.
+            await self._connect(missed=True)
+        if self._connection is not None:
+            await self._session.feed(self._connection, data)
+
+    async def take(self) -> str | Ending:
+        """Give the session's next message as JSON text, or how it wants the transport to end.
+
+        Only for a door that listens, which waits for `ended` beside this. Taking a message tells the session that the
+        one before has arrived.
+        """
+        mailbox, connection = self._session.mailbox, self._connection
+        if (mark := mailbox.receipt_due()) is not None:
+            self._session.delivered(mark)
+        item = await mailbox.take(connection)
+        if isinstance(item, Ending):
+            self._end(item)
+        return item
+
+    async def hang_up(self) -> None:
+        """End the recording: the last finals follow, then `ended` is `FINISHED`."""
+        if self._connection is not None:
+            await self._session.stop(self._connection)
+
+    def drop(self) -> None:
+        """Let go of the transport: it is lost, and the session waits for the leg, or everything is said."""
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._connection is not None:
+            self._session.disconnect(self._connection, None)
+            self._connection = None
+
+    async def _connect(self, *, missed: bool) -> None:
+        self._lost = False
+        if self._reading is not None:
+            self._reading.cancel()
+        self._connection = await self._session.connect(self._end, repeats=False)
+        if not self._listens:
+            self._reading = asyncio.create_task(self._read_off(), name=f"leg-{self.session_id}")
+        if missed:
+            await self._feed_silence(self._connection)
+
+    async def _feed_silence(self, connection: Connection) -> None:
+        self.away_s = left_s = self._session.missed_s
+        audio = self._session.options.audio
+        while left_s > 0:
+            frames = round(min(left_s, SILENCE_AT_ONCE_S) * audio.sample_rate)
+            await self._session.feed(connection, audio.silent_sample * audio.channels * frames)
+            left_s -= SILENCE_AT_ONCE_S
+
+    async def _read_off(self) -> None:
+        """Take messages nobody on the line reads; they are stored, watched and called back."""
+        while not isinstance(await self.take(), Ending):
+            pass
+
+    def _end(self, ending: Ending) -> None:
+        if ending is Ending.LOST and not self._listens:
+            self._lost = True
+        elif not self.ended.done():
+            self.ended.set_result(ending)
