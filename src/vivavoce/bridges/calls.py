@@ -1,9 +1,9 @@
 """Calls: one session per leg, kept for the whole call, whatever becomes of the transport that carries its audio.
 
-A bridge turns its peer's protocol into `Calls.admit`, `Calls.answer` and `Leg.feed`; nothing behind knows which door it
-was. A leg whose transport is lost (`Leg.drop`) has the grace period to come back: the next `answer` with the same owner,
-bridge and id, be it of the next process, goes on with the same session, after silence for the time it was away. Unlike
-a client of the live socket, a call never repeats what it sent.
+A bridge turns its peer's protocol into `Calls.admit`, `Calls.answer` and `Leg.feed`; nothing behind knows which door
+it was. A leg whose transport is lost (`Leg.drop`) has the grace period to come back: the next `answer` with the same
+owner, bridge and id, be it of the next process, goes on with the same session, after silence for the time it was away.
+Unlike a client of the live socket, a call never repeats what it sent.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class Calls:
     async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:
         """Give whose call this IP address brings without a key: that of `bridge_owner`.
 
-        Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while no
-        key exists.
+        Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while
+        no key exists.
         """
         settings = self._settings
-        if not signed and not is_in(address, settings.bridge_allow):
-            if not is_loopback(address) or await self._access.keys_exist():
-                raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
+        known = signed or is_in(address, settings.bridge_allow)
+        if not known and (not is_loopback(address) or await self._access.keys_exist()):
+            raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
         return await self._access.caller_with_id(settings.bridge_owner)
 
     async def answer(self, call: Call, *, listens: bool = False) -> Leg:

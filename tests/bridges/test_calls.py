@@ -1,0 +1,143 @@
+"""A call's leg keeps its session while transports come and go, and only those who may call are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.websockets import WebSocket
+
+import recordings
+from vivavoce.bridges.calls import Call, Calls
+from vivavoce.config import Settings
+from vivavoce.errors import NotAllowed, Unauthorized, Unsupported
+from vivavoce.model import Status
+from vivavoce.reception.access import Access, Caller, new_key
+from vivavoce.runtime.hub import Hub
+from vivavoce.runtime.mailbox import Ending
+from vivavoce.stores.objects import LocalAudio
+from vivavoce.stores.sql import SqlStore
+from vivavoce.wire import protocol
+from vivavoce.wire.call import request_of
+
+SPEECH = recordings.pcm16(recordings.wheel_recording("clone-test"))
+LOCAL = Caller(owner="local")
+REQUEST = request_of({}, encoding="wav/pcm", sample_rate=16_000, metadata={"call": "1"})
+
+
+@asynccontextmanager
+async def answering(directory: Path, **fields: Any) -> AsyncIterator[tuple[Calls, Hub]]:
+    """Give the calls of a process, which ends with the block."""
+    settings = Settings(data_dir=directory, **fields)
+    store = await SqlStore.open(settings.store_url)
+    audio = LocalAudio(directory / "audio")
+    hub = await Hub.open(settings, store=store, audio=audio, wire=protocol)
+    try:
+        yield Calls(hub, Access(store, settings), settings), hub
+    finally:
+        await hub.close()
+        audio.close()
+        await store.close()
+
+
+def call(request: Mapping[str, Any] = REQUEST, caller: Caller = LOCAL) -> Call:
+    return Call(bridge="test", id="one", caller=caller, request=request)
+
+
+async def test_a_leg_that_comes_back_goes_on_with_its_session_on_the_clock_of_the_call(tmp_path):
+    """The time away becomes silence, also for the next process, and the call's words come once."""
+    async with answering(tmp_path) as (calls, hub):
+        leg = await calls.answer(call())
+        await leg.feed(SPEECH)
+        leg.drop()
+        again = await calls.answer(call())
+        assert (again.session_id, again.away_s) == (leg.session_id, 0.0)  # all of it came faster than it was said
+        again.drop()
+        session = hub.find_leg("local", "test/one")
+        assert session is not None
+        session._created_at -= timedelta(seconds=len(SPEECH) / 32_000 + 3)
+        third = await calls.answer(call())
+        assert 3 <= third.away_s < 4
+        third.drop()
+    async with answering(tmp_path) as (calls, hub):
+        last = await calls.answer(call())
+        assert last.session_id == leg.session_id
+        await last.hang_up()
+        assert await asyncio.wait_for(last.ended, 60) is Ending.FINISHED
+        record = await hub.store.session(leg.session_id)
+        assert record is not None
+        assert record.status is Status.DONE
+        text = "".join(final.text for final in await hub.store.finals(leg.session_id))
+        assert text.lower().count("america") == 1
+
+
+async def test_a_door_that_listens_gets_messages_and_a_call_after_the_stop_is_a_new_one(tmp_path):
+    async with answering(tmp_path) as (calls, _):
+        leg = await calls.answer(call(), listens=True)
+        await leg.feed(SPEECH)
+        await leg.hang_up()
+        other = await calls.answer(call())
+        assert other.session_id != leg.session_id
+        types = []
+        while isinstance(item := await asyncio.wait_for(leg.take(), 60), str):
+            types.append(json.loads(item)["type"])
+        assert item is Ending.FINISHED
+        assert "transcript" in types
+        assert "audio_chunk" not in types
+
+
+async def test_a_newer_transport_of_the_same_leg_replaces_the_older(tmp_path):
+    async with answering(tmp_path) as (calls, _):
+        older = await calls.answer(call())
+        newer = await calls.answer(call())
+        assert newer.session_id == older.session_id
+        assert await older.ended is Ending.REPLACED
+        assert not newer.ended.done()
+
+
+async def test_calls_name_callbacks_only_where_that_is_allowed(tmp_path):
+    asked = request_of({"callback_url": "https://example.org"}, encoding="wav/pcm", sample_rate=16_000, metadata={})
+    async with answering(tmp_path) as (calls, _):
+        with pytest.raises(Unsupported, match="--bridge-callbacks"):
+            await calls.answer(call(asked))
+
+
+def socket(peer: str, **query: str) -> WebSocket:
+    """Give a socket as it stands before it is accepted."""
+    text = "&".join(f"{name}={value}" for name, value in query.items())
+    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": text.encode(), "client": (peer, 4000)}
+
+    async def unused(*_: object) -> Any:
+        raise AssertionError("nothing is read or written before a call is admitted")
+
+    return WebSocket(scope, unused, unused)
+
+
+async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(tmp_path):
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/vivavoce.sqlite3")
+    try:
+        key, secret = new_key("calls")
+        settings = Settings(data_dir=tmp_path, bridge_owner=key.id, bridge_allow="10.0.0.0/8")
+        calls = Calls(None, Access(store, settings), settings)  # type: ignore[arg-type] - admitting needs no hub
+        assert (await calls.admit(socket("127.0.0.1"))).owner == "local"
+        with pytest.raises(NotAllowed):
+            await calls.admit(socket("192.0.2.1"))
+        await store.add_key(key)
+        calls = Calls(None, Access(store, settings), settings)  # type: ignore[arg-type]
+        assert (await calls.admit(socket("192.0.2.1", api_key=secret))).owner == key.id
+        assert (await calls.admit(socket("192.0.2.1"), key=secret)).owner == key.id
+        assert (await calls.admit(socket("192.0.2.1"), signed=True)).owner == key.id
+        assert (await calls.admit(socket("10.1.2.3"))).owner == key.id
+        for stranger in ("127.0.0.1", "192.0.2.1"):
+            with pytest.raises(NotAllowed):
+                await calls.admit(socket(stranger))
+        with pytest.raises(Unauthorized):
+            await calls.admit(socket("10.1.2.3"), key="wrong")
+    finally:
+        await store.close()
