@@ -138,6 +138,8 @@ async def overload(
     compared to the letter. Meanwhile one new session a second is asked for, and afterwards `talks` are played again.
     """
     alone = await play(target, talks, pacing, progress=progress)
+    if alone.refused or alone.problems:
+        raise BenchError("the server is loaded already: it does not hold the sessions to compare with")
     knocks: list[int] = []
     async with target.client() as http:
         knocking = asyncio.create_task(_knock(http, pacing, knocks))

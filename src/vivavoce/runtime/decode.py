@@ -2,11 +2,10 @@
 
 Finals have their own threads, and take the oldest first, what catches up after a crash last. Partials have as many
 others, which only run on what the rest of the server leaves of the cores: under load they take all of that, and keep
-nobody waiting. Finals are decoded alone unless the engine's batches are exact; partials that wait
-share a batch. A newer partial of the same utterance takes the place in the queue of one that waits, so at most one per
-channel waits and none is put off for ever; finals wait as long as they must, and a session that has many out stops
-listening (see `Listener`). Each request is answered at most once, by a call on the event loop; a failure is answered
-with None.
+nobody waiting. Finals are decoded alone unless the engine's batches are exact; partials that wait share a batch. A
+newer partial of the same utterance takes the place in the queue of one that waits, so at most one per channel waits and
+none is put off for ever; finals wait as long as they must, and a session that has many out stops listening (see
+`Listener`). Each request is answered at most once, by a call on the event loop; a failure is answered with None.
 """
 
 from __future__ import annotations

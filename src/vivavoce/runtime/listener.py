@@ -246,8 +246,8 @@ class Listener:
             with_voices=ask.final and self._wants_voices,
         )
         self._asked[ask.channel, ask.number] = request
-        replaced = self._pool.submit(request)
-        self._asked = {number: each for number, each in self._asked.items() if each is not replaced}
+        if (replaced := self._pool.submit(request)) is not None:
+            self._asked = {number: each for number, each in self._asked.items() if each is not replaced}
 
     def _on_answer(self, ask: Ask, hypothesis: Hypothesis | None, spent_s: float) -> None:
         self.decoding_s += spent_s
