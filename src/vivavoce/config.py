@@ -171,6 +171,20 @@ class Settings(BaseSettings):
         tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_split)
     ] = Field((), description="Host names besides loopback ones that requests may name while no API key exists.")
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
+    model: Annotated[str | None, Field(min_length=1)] = Field(
+        None,
+        description="The engine's model: a name that it knows, or a directory; by default the engine's own choice.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="What the engine computes on; auto takes a GPU that it can use, else the CPU."
+    )
+    compute_type: str = Field(
+        "auto", min_length=1, description="Numbers that the engine computes with, such as int8 or float16."
+    )
+    engine_threads: int = Field(1, ge=1, le=1024, description="CPU threads that one decoding computes on.")
+    engine_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None, description="Key between a server and a recogniser elsewhere; better set in the environment."
+    )
     vad: str = Field("silero", min_length=1, description="Voice activity detector, by its plugin name.")
     aligner: str = Field("pocketsphinx", min_length=1, description="Aligner for word times, by its plugin name.")
     diarizer: str = Field(
@@ -396,7 +410,7 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
-    if field in {"webhook_url", "llm_key"}:
+    if field in {"webhook_url", "llm_key", "engine_key"}:
         return "another"  # addresses of webhooks hold secrets anywhere
     if field in {"store_url", "public_url", "llm_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))

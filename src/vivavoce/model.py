@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
 """Rate of everything downstream of the audio decoder, in Hz."""
+
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my"})
+"""Languages whose words are written without blanks between them."""
 
 Samples = NDArray[np.float32]
 """Mono audio at `SAMPLE_RATE`, float32 in [-1, 1]."""
@@ -91,8 +95,15 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        """The words with single blanks between them."""
-        return " ".join(word.text for word in self.words)
+        """The words with single blanks between them; in `UNSPACED` languages only between two Latin ones."""
+        texts = [word.text for word in self.words]
+        if self.language not in UNSPACED:
+            return " ".join(texts)
+        return "".join(before + " " * _apart(before, after) for before, after in pairwise([*texts, ""]))
+
+
+def _apart(before: str, after: str) -> bool:
+    return bool(before and after) and before[-1].isascii() and after[0].isascii() and after[0].isalnum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +214,10 @@ class Result:
 class Clip:
     """Audio for an engine: `samples` from the clip's start so far, decoded as one piece.
 
-    `key` names the utterance; an engine may keep a draft under it between partials. `hints` are words and phrases that
-    may be said, for engines that can be told. A final's answer depends on nothing but `samples`, `languages` and
-    `hints`.
+    `key` names the utterance; an engine may keep a draft under it between partials. One of the `languages` is spoken,
+    any if there are none; where the engine detects it, the answer is the one that it gives with that language alone.
+    `hints` are words and phrases that may be said, for engines that can be told. A final's answer depends on nothing
+    but `samples`, `languages` and `hints`.
     """
 
     key: str
@@ -285,11 +297,13 @@ class Diarization:
 class SessionOptions:
     """What a client asked of its session, checked and complete.
 
+    One of the `languages` is spoken, any if there are none; with `code_switching` each utterance may be in another.
     `features` are those switched on, each with its own options, named as in the contract.
     """
 
     audio: AudioFormat = field(default_factory=AudioFormat)
     languages: tuple[str, ...] = ()
+    code_switching: bool = False
     endpointing_s: float = 0.05
     maximum_utterance_s: float = 5.0
     speech_threshold: float = 0.6

@@ -1,14 +1,20 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
 Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
-without required arguments; those in `vivavoce.addons` take the server's `AddonSettings`. All but bridges are plain
-blocking code; `runtime` decides on which thread or process they run.
+Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
+without required arguments; those in `vivavoce.engines` take `EngineSettings`, those in `vivavoce.addons` the server's
+`AddonSettings`. All but bridges are plain blocking code; `runtime` decides on which thread or process they run.
 """
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+=======
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+>>>>>>> whisper
 from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -47,8 +53,9 @@ _NO_KEY = SecretStr("")
 class EngineInfo:
     """What an engine can do.
 
-    `exact_batches` is true when a clip's answer never depends on the clips beside it; finals are decoded alone
-    otherwise. `word_times` is true when the engine's own word times are measured rather than spread.
+    Of several `languages` it detects which one is spoken. `exact_batches` is true when a clip's answer never depends on
+    the clips beside it; finals are decoded alone otherwise. `word_times` is true when the engine's own word times are
+    measured rather than spread.
     """
 
     name: str
@@ -56,6 +63,28 @@ class EngineInfo:
     word_times: bool
     exact_batches: bool
     batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an engine is made from, by the names of the server's settings; a factory takes one of these.
+
+    `model` is a name or a directory, None for the engine's own choice; `device` and `compute_type` say on what it
+    computes and with which numbers. One call of `transcribe` computes on `engine_threads`, and up to twice
+    `decode_threads` calls are out at once. A factory raises `SetupError` for what it cannot be made from.
+    """
+
+    model: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = "auto"
+    engine_threads: int = 1
+    decode_threads: int = 1
+    engine_key: SecretStr | None = None
+
+    @classmethod
+    def of(cls, settings: object) -> EngineSettings:
+        """Take over what `settings` (such as `config.Settings`) have under the same names."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
 
 
 class Engine(Protocol):

@@ -12,10 +12,11 @@ import pytest
 
 from recordings import TRANSCRIPTS, recording_path, wheel_recording
 from vivavoce.engines import moonshine_model
+from vivavoce.engines.loops import looped
 from vivavoce.engines.moonshine import MoonshineEngine, read_pieces
-from vivavoce.engines.moonshine_model import looped
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Clip
+from vivavoce.plugins import EngineSettings
 
 TWO_CITIES = TRANSCRIPTS["two_cities"]
 CITIES = wheel_recording("two_cities")
@@ -124,7 +125,7 @@ def test_a_final_does_not_depend_on_other_threads(engine, alone):
 
 def test_a_final_does_not_depend_on_the_number_of_threads(alone):
     """Two computing threads write the same words as one."""
-    two = MoonshineEngine(threads=2)
+    two = MoonshineEngine(EngineSettings(engine_threads=2))
     assert {name: text(two.transcribe([final(PHRASES[name])])[0]) for name in PHRASES} == {
         name: text(hypothesis) for name, hypothesis in alone.items()
     }

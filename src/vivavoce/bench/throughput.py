@@ -26,7 +26,7 @@ from vivavoce.bench.socket import TEXT, Socket, frame
 from vivavoce.bench.usage import look
 from vivavoce.config import load_settings
 from vivavoce.model import SAMPLE_RATE, Clip, Samples, SessionOptions
-from vivavoce.plugins import plugin
+from vivavoce.plugins import EngineSettings, plugin
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.channel import Ask, Channel, Step, Withdraw
 from vivavoce.speech.endpoint import Endpointer
@@ -114,7 +114,7 @@ def _load(barrier: Barrier, chosen: Mapping[str, str]) -> None:
     _loaded[:] = [
         barrier,
         plugin("vads", settings.vad)(),
-        plugin("engines", settings.engine)(),
+        plugin("engines", settings.engine)(EngineSettings.of(settings)),
         plugin("aligners", settings.aligner)(),
         settings.min_silence,
     ]

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import vivavoce
-from vivavoce.cli import bench, demo, doctor, keys, listen, serve, sessions, transcribe
+from vivavoce.cli import bench, demo, doctor, keys, listen, recognize, serve, sessions, transcribe
 from vivavoce.errors import InvalidConfig, VivavoceError
 
 INTERRUPTED = 130
@@ -48,6 +48,7 @@ demo.register(app)
 transcribe.register(app)
 listen.register(app)
 serve.register(app)
+recognize.register(app)
 app.add_typer(keys.app, rich_help_panel="Server")
 app.add_typer(sessions.app, rich_help_panel="Server")
 doctor.register(app)

@@ -126,12 +126,13 @@ def _engine(settings: Settings) -> Finding:
     import numpy as np
 
     from vivavoce.model import SAMPLE_RATE, Clip
+    from vivavoce.plugins import EngineSettings
 
     def decode(engine: Any) -> None:
         engine.transcribe([Clip(key="doctor", samples=np.zeros(SAMPLE_RATE, dtype=np.float32), final=True)])
         engine.close()
 
-    return _plugin("engines", settings.engine, "speech engine", decode)
+    return _plugin("engines", settings.engine, "speech engine", decode, EngineSettings.of(settings))
 
 
 def _vad(settings: Settings) -> Finding:
@@ -175,13 +176,13 @@ def _addons(settings: Settings) -> Finding:
     return Finding(Level.OK, "add-ons", ready, missing and f"to have more: {missing}")
 
 
-def _plugin(kind: str, name: str, shown: str, use: Callable[[Any], None]) -> Finding:
+def _plugin(kind: str, name: str, shown: str, use: Callable[[Any], None], *told: object) -> Finding:
     """Load a plugin and use it once: a damaged model shows only then."""
     from vivavoce.plugins import plugin
 
     begin = time.perf_counter()
     try:
-        use(plugin(kind, name)())
+        use(plugin(kind, name)(*told))
     except VivavoceError as error:
         return Finding(Level.FAIL, shown, str(error), INSTALL_AGAIN)
     except Exception as error:  # noqa: BLE001 - a broken plugin may raise anything, and that is what is asked

@@ -22,16 +22,17 @@ from pathlib import Path
 import numpy as np
 
 from vivavoce.engines.moonshine_model import END, Model, Row, Stem
+from vivavoce.engines.spans import quiet_cuts
 from vivavoce.errors import SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word, spread_words
-from vivavoce.plugins import EngineInfo
+from vivavoce.plugins import EngineInfo, EngineSettings
 
 _FIRST_SPECIAL = 32_000
 _FEWEST_SAMPLES = 1_600  # the encoder fails below 895; a tenth of a second holds no word
 _TOKENS_A_SECOND = 6.5  # English speech does not exceed it: the bound the model's makers decode with
 _SPARE_TOKENS = 6  # punctuation and split words weigh more in a short clip
 _LONGEST_SPAN = 20 * SAMPLE_RATE  # beyond it time and memory grow faster than the words
-_HOP, _QUIET_HOPS = SAMPLE_RATE // 50, 10  # a cut lies in the middle of the quietest fifth of a second
+_DEFAULTS = EngineSettings()
 
 
 class MoonshineEngine:
@@ -45,11 +46,16 @@ class MoonshineEngine:
         name="moonshine-tiny-en", languages=frozenset({"en"}), word_times=False, exact_batches=False, batch_size=4
     )
 
-    def __init__(self, *, threads: int = 1) -> None:
-        """Load the model; `threads` is how many threads one call computes on. Raises `SetupError` without weights."""
+    def __init__(self, settings: EngineSettings = _DEFAULTS) -> None:
+        """Load the model; raises `SetupError` without weights, and where the settings ask for another one."""
+        if settings.model is not None or settings.device == "cuda" or settings.compute_type != "auto":
+            raise SetupError(
+                "--engine moonshine has one model, and runs it on the CPU: leave out --model, --device and "
+                "--compute-type, or choose another engine"
+            )
         folder = _weights()
         self._pieces = read_pieces(folder / "tokenizer.bin")
-        self._model = Model(folder, threads=threads)
+        self._model = Model(folder, threads=settings.engine_threads)
         self._drafts: dict[str, _Draft] = {}
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
@@ -171,16 +177,8 @@ def read_pieces(path: Path) -> list[bytes]:
 
 
 def _spans(nth: int, clip: Clip) -> Iterator[_Span]:
-    """Cut a clip wherever it exceeds the longest span, in the quietest place of that span's second half."""
-    start, samples = 0, clip.samples
-    while len(samples) - start > _LONGEST_SPAN:
-        half = start + _LONGEST_SPAN // 2
-        energy = np.square(samples[half : start + _LONGEST_SPAN], dtype=np.float64).reshape(-1, _HOP).sum(1)
-        quiet = np.convolve(energy, np.ones(_QUIET_HOPS), "valid").argmin()
-        stop = half + (int(quiet) + _QUIET_HOPS // 2) * _HOP
-        yield _span(nth, clip, start, stop, complete=True)
-        start = stop
-    yield _span(nth, clip, start, len(samples), complete=False)
+    for start, stop in quiet_cuts(clip.samples, _LONGEST_SPAN):
+        yield _span(nth, clip, start, stop, complete=stop < len(clip.samples))
 
 
 def _span(nth: int, clip: Clip, start: int, stop: int, *, complete: bool) -> _Span:

@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.engines import inference, moonshine_graph
+from vivavoce.engines.loops import looped
 from vivavoce.engines.moonshine_graph import CACHE_SIZE, EPSILON, HEAD_SIZE, HEADS, LAYERS, STEM_HOP, STEM_REACH, WIDTH
 from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import Samples
 
 _START, END = 1, 2
-_LONGEST_PHRASE, _LONG_PHRASE = 16, 6
-_LOOP_TOKENS = 8
 _FIRST_WIDTH, _FIRST_HOP = 127, 64  # samples of a frame of the first convolution, and from one to the next
 _FIRST_FRAMES = 3  # frames of the first convolution that a frame of the stem moves on by
 _PARTS = [f"{part}{layer}" for layer in range(LAYERS) for part in "kv"]
@@ -188,20 +187,6 @@ class _Texts:
         self._heard, self.cached = self._heard[rows], self.cached[rows]
         self._memories = [memory[rows] for memory in self._memories]
         self._caches = [np.ascontiguousarray(cache[rows, :, : self.cached.max()]) for cache in self._caches]
-
-
-def looped(tokens: Sequence[int]) -> int:
-    """Give how many tokens at the end repeat the phrase before them, 0 unless they make a loop.
-
-    A loop is a phrase four times in a row, or three times for one of six tokens and more, and at least eight tokens.
-    Small models fall into loops on noise and after cut words, and stay in them to the end.
-    """
-    for size in range(1, _LONGEST_PHRASE + 1):
-        span = max((3 if size >= _LONG_PHRASE else 4) * size, _LOOP_TOKENS)
-        tail = tokens[-(span + -span % size) :]
-        if len(tail) >= span and tail[size:] == tail[:-size]:
-            return len(tail) - size
-    return 0
 
 
 def _run(session: Any, outputs: list[str], inputs: dict[str, _Array]) -> list[_Array]:

@@ -18,7 +18,7 @@ import structlog
 from vivavoce.config import Settings
 from vivavoce.errors import StoreError, Unavailable
 from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status, now
-from vivavoce.plugins import AudioFiles, EngineInfo, Store, Write, plugin
+from vivavoce.plugins import AudioFiles, EngineInfo, EngineSettings, Store, Write, plugin
 from vivavoce.runtime import metrics
 from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.admission import Admission, Load, weight
@@ -310,11 +310,11 @@ class Hub:
 
 
 async def _load(settings: Settings) -> Models:
-    def make(kind: str, name: str) -> Any:
-        return plugin(kind, name)()
+    def make(kind: str, name: str, *told: object) -> Any:
+        return plugin(kind, name)(*told)
 
     engine, vad, addons = await asyncio.gather(
-        asyncio.to_thread(make, "engines", settings.engine),
+        asyncio.to_thread(make, "engines", settings.engine, EngineSettings.of(settings)),
         asyncio.to_thread(make, "vads", settings.vad),
         Addons.load(settings),
     )

@@ -139,6 +139,7 @@ class Listener:
             endpointer=saved["endpointer"],
             origin=(saved["vad_at"], self._vad.load(saved["vad"])),
             speakers=saved.get("speakers", ()),
+            language=saved.get("language"),
         )
         self._channels[snapshot.channel].restore(state)
         self._vads[snapshot.channel] = state.origin
@@ -235,10 +236,11 @@ class Listener:
             key=f"{self._session_id}/{ask.utterance}",
             samples=ask.samples,
             final=ask.final,
-            languages=self._options.languages,
+            languages=ask.languages,
             hints=self._hints,
         )
-        self._drafted[ask.channel] = clip.key
+        if not ask.again:
+            self._drafted[ask.channel] = clip.key
         request = Request(
             clip=clip,
             answer=partial(self._on_answer, ask),
@@ -265,8 +267,7 @@ class Listener:
         if hypothesis is None and ask.final:
             problem = Problem(code="engine_error", message=f"utterance {ask.utterance} could not be transcribed")
             self._say(problem, None)
-        for event in self._channels[ask.channel].resolve(ask.number, hypothesis):
-            self._tell(event)
+        self._follow(self._channels[ask.channel].resolve(ask.number, hypothesis))
         self._woken()
 
     def _tell(self, outcome: Outcome) -> None:
@@ -294,6 +295,8 @@ class Listener:
         }
         if state.speakers:
             saved["speakers"] = state.speakers
+        if state.language is not None:
+            saved["language"] = state.language
         return Snapshot(channel=channel, state=saved)
 
 
@@ -306,4 +309,11 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
     partial_every = round(settings.partial_interval * SAMPLE_RATE) if Kind.PARTIAL in options.wanted else None
     asked = options.diarization
     speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
-    return Channel(index, endpointer, partial_every=partial_every, speakers=speakers)
+    return Channel(
+        index,
+        endpointer,
+        partial_every=partial_every,
+        speakers=speakers,
+        languages=options.languages,
+        code_switching=options.code_switching,
+    )

@@ -11,6 +11,10 @@ for. So a final depends on its clip alone and never on which partials or guesses
 answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Finals
 leave in segment order; an utterance without words leaves none.
 
+A channel that is to keep its language takes that of the first final with words; from then on only that one is asked
+for. What was asked for earlier and came in another language is asked for again, so that the order of answers, and how
+many were out at a time, change nothing.
+
 A final leaves with the channel's state at the moment its segment closed. A new channel that is given this state and fed
 the same stream from `kept_from` on does and says from there what the first one did.
 """
@@ -39,7 +43,11 @@ MOST_PARTIALS_OUT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A clip to decode; `number` names the ask on its channel, `utterance` the utterance it belongs to."""
+    """A clip to decode; `number` names the ask on its channel, `utterance` the utterance it belongs to.
+
+    One of the `languages` is spoken, any if there are none. With `again`, the utterance ended when it was asked for
+    before.
+    """
 
     channel: int
     number: int
@@ -47,6 +55,8 @@ class Ask:
     start: int
     samples: Samples
     final: bool
+    languages: tuple[str, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +72,7 @@ class ChannelState:
     """A channel right after a segment closed, open segments excluded.
 
     `kept_from` is the first sample that a later clip may reach back to, `origin` what the caller said of the frames,
-    `speakers` who was heard up to and with the final that this was stored with.
+    `speakers` who was heard up to and with the final that this was stored with, `language` the one that is kept.
     """
 
     kept_from: int
@@ -70,6 +80,7 @@ class ChannelState:
     endpointer: Mapping[str, Any]
     origin: Any
     speakers: Sequence[Any] = ()
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +122,24 @@ class Channel:
     """One track, from 0; pure, and the same for every split of the same frames."""
 
     def __init__(
-        self, index: int, endpointer: Endpointer, *, partial_every: int | None, speakers: Speakers | None = None
+        self,
+        index: int,
+        endpointer: Endpointer,
+        *,
+        partial_every: int | None,
+        speakers: Speakers | None = None,
+        languages: tuple[str, ...] = (),
+        code_switching: bool = False,
     ) -> None:
         """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None.
 
-        Where `speakers` are told apart, finals say who they are.
+        Where `speakers` are told apart, finals say who they are. One of the `languages` is spoken, any if there are
+        none: the same one all the time, or each utterance in another with `code_switching`.
         """
         self._index = index
+        self._languages = languages
+        self._keeps_language = not code_switching
+        self._language: str | None = None
         self._speakers = speakers
         self._endpointer = endpointer
         self._partial_every = partial_every
@@ -154,6 +176,7 @@ class Channel:
         """Go on from a state; feed the stream from `state.kept_from` on."""
         self._endpointer.restore(state.endpointer)
         self._kept_from, self._free_from = state.kept_from, state.free_from
+        self._language = state.language
         if self._speakers is not None:
             self._speakers.restore(state.speakers)
 
@@ -183,8 +206,11 @@ class Channel:
         self._forget()
         return steps
 
-    def resolve(self, number: int, answer: Hypothesis | None) -> list[Outcome]:
-        """Take the answer to an ask (None where decoding failed) and give the events it makes possible."""
+    def resolve(self, number: int, answer: Hypothesis | None) -> list[Step]:
+        """Take the answer to an ask (None where decoding failed) and give the events it makes possible.
+
+        Now and then it makes another ask necessary.
+        """
         if ask := self._partials.pop(number, None):
             return self._show(ask, answer)
         guess = next((each for each in self._guesses() if each.ask.number == number), None)
@@ -282,7 +308,13 @@ class Channel:
             start=start,
             samples=joined[offset : offset + stop - start],
             final=final,
+            languages=self._expected,
         )
+
+    @property
+    def _expected(self) -> tuple[str, ...]:
+        """The languages to ask for now."""
+        return self._languages if self._language is None else (self._language,)
 
     def _needed_from(self) -> int:
         """Give the first sample that a clip may still need."""
@@ -297,7 +329,7 @@ class Channel:
             self._frames.popleft()
             self._kept_from += FRAME
 
-    def _show(self, ask: Ask, answer: Hypothesis | None) -> list[Outcome]:
+    def _show(self, ask: Ask, answer: Hypothesis | None) -> list[Step]:
         """Give a partial, unless a later one was shown or there is nothing to show."""
         stop = ask.start + len(ask.samples)
         segment = self._segment
@@ -308,18 +340,35 @@ class Channel:
         segment.shown_to = stop
         return [Partial(utterance=self._utterance(ask, answer))]
 
-    def _settle(self) -> list[Outcome]:
+    def _settle(self) -> list[Step]:
         """Give the finals that are answered and have no unanswered one before them."""
-        finals: list[Outcome] = []
+        steps: list[Step] = []
         while self._closed and self._closed[0].answered:
-            guess = self._closed.popleft()
+            guess = self._closed[0]
+            if self._is_in_another_language(guess):
+                return [*steps, self._ask_again(guess)]
+            self._closed.popleft()
             if guess.answer is not None and guess.answer.words:
-                finals.append(self._settled(guess, guess.answer))
-        return finals
+                steps.append(self._settled(guess, guess.answer))
+        return steps
+
+    def _is_in_another_language(self, guess: _Guess) -> bool:
+        """Whether a final was asked for before the channel's language was known, and came in another."""
+        if self._language is None or guess.answer is None or guess.ask.languages == self._expected:
+            return False
+        return guess.answer.language != self._language
+
+    def _ask_again(self, guess: _Guess) -> Ask:
+        guess.ask = replace(guess.ask, number=next(self._numbers), languages=self._expected, again=True)
+        guess.answer, guess.answered = None, False
+        return guess.ask
 
     def _settled(self, guess: _Guess, answer: Hypothesis) -> Settled:
         utterance, state = self._utterance(guess.ask, answer), guess.state
         assert state is not None
+        if self._keeps_language:
+            self._language = self._language or answer.language
+            state = replace(state, language=self._language)
         if self._speakers is not None:
             utterance = self._speakers.attribute(utterance, answer.voices, guess.ask.start / SAMPLE_RATE)
             state = replace(state, speakers=self._speakers.save())

@@ -480,9 +480,11 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
 def options_of(request: Mapping[str, Any]) -> SessionOptions:
     """Give the options in an effective request, fresh or read back from the store."""
     callback = (request["callback"] and request.get("callback_config")) or None
+    languages = tuple(dict.fromkeys(request["language_config"]["languages"]))
     return SessionOptions(
         audio=audio_format(request),
-        languages=tuple(dict.fromkeys(request["language_config"]["languages"])),
+        languages=languages,
+        code_switching=request["language_config"]["code_switching"] and len(languages) != 1,
         endpointing_s=request["endpointing"],
         maximum_utterance_s=request["maximum_duration_without_endpointing"],
         speech_threshold=request["pre_processing"]["speech_threshold"],

@@ -1,0 +1,118 @@
+"""Where a Whisper model's files come from, and on what it is loaded; every way to fail is one line with the way out.
+
+A model is a directory that CTranslate2's converter wrote, the name of a size, or a repository of the Hugging Face hub.
+Sizes and repositories are looked for in the hub's cache on this machine first, so that a server that has them starts
+without a network.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ctranslate2
+import faster_whisper
+import tokenizers
+
+from vivavoce.engines.whisper_model import Model
+from vivavoce.errors import SetupError
+from vivavoce.plugins import EngineSettings
+
+DEFAULT_SIZE = "small"
+
+_FILES = {
+    "model.bin": "it is not a model that CTranslate2's converter wrote",
+    "config.json": "convert it again with ct2-transformers-converter",
+    "tokenizer.json": "copy it from the original model, or convert with --copy_files tokenizer.json",
+}
+_GPU_WORKERS = 2
+
+
+def label(settings: EngineSettings) -> str:
+    """Give the model's name without the path or the owner."""
+    return Path(settings.model or DEFAULT_SIZE).name
+
+
+def load(settings: EngineSettings) -> Model:
+    """Load the model that the settings name; raises `SetupError`."""
+    device = _device(settings.device)
+    compute_type = _compute_type(settings.compute_type, device)
+    directory = _directory(settings.model or DEFAULT_SIZE)
+    for name, remedy in _FILES.items():
+        if not (directory / name).is_file():
+            raise SetupError(f"--model {directory} has no {name}: {remedy}")
+    # Partials and finals each have `decode_threads` callers; a GPU shares its time among two as well as among many.
+    workers = _GPU_WORKERS if device == "cuda" else 2 * settings.decode_threads
+    try:
+        whisper = ctranslate2.models.Whisper(
+            str(directory),
+            device=device,
+            compute_type=compute_type,
+            intra_threads=settings.engine_threads,
+            inter_threads=workers,
+        )
+        tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except Exception as error:
+        raise _failure(error, directory, device, compute_type) from error
+    if tokenizer.token_to_id("<|startoftranscript|>") is None:
+        raise SetupError(f"--model {directory}: its tokenizer.json is not Whisper's; copy it from the original model")
+    return Model(whisper, tokenizer, word_times=bool(config.get("alignment_heads")))
+
+
+def _device(wanted: str) -> str:
+    found = ctranslate2.get_cuda_device_count()
+    if wanted == "cuda" and not found:
+        raise SetupError(
+            "--device cuda: no CUDA device is found; install the NVIDIA driver with CUDA 12 and cuDNN 9, or use "
+            "--device cpu"
+        )
+    return "cuda" if found and wanted != "cpu" else "cpu"
+
+
+def _compute_type(wanted: str, device: str) -> str:
+    known = ctranslate2.get_supported_compute_types(device)
+    if wanted == "auto":
+        preferred = ("float16", "int8_float16", "int8", "float32") if device == "cuda" else ("int8", "float32")
+        return next(each for each in preferred if each in known)
+    if wanted != "default" and wanted not in known:
+        listed = ", ".join(["auto", "default", *sorted(known)])
+        raise SetupError(f"--compute-type {wanted}: not on this {device.upper()}, which has: {listed}")
+    return wanted
+
+
+def _directory(model: str) -> Path:
+    """Give the directory of a model, after a download where it is not on this machine."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if "/" not in model and "\\" not in model and model not in faster_whisper.available_models():
+        sizes = ", ".join(faster_whisper.available_models())
+        raise SetupError(f"--model {model}: no such directory, and no size of Whisper; the sizes are {sizes}")
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise SetupError(f"--model {model}: there is no such directory")
+    try:
+        cached = Path(faster_whisper.download_model(model, local_files_only=True))
+        if all((cached / name).is_file() for name in _FILES):
+            return cached
+    except Exception:  # noqa: BLE001, S110 - whatever is wrong with the cache, the hub may mend it
+        pass
+    try:
+        return Path(faster_whisper.download_model(model))
+    except Exception as error:
+        raise SetupError(
+            f"--model {model}: not on this machine, and the hub does not give it ({type(error).__name__}); name a "
+            "directory that has it with --model, or a mirror of the hub with HF_ENDPOINT"
+        ) from error
+
+
+def _failure(error: Exception, directory: Path, device: str, compute_type: str) -> SetupError:
+    text = " ".join(str(error).split())
+    if "out of memory" in text.lower():
+        return SetupError(
+            f"--model {directory}: the GPU has too little free memory for it as {compute_type}; use a smaller model, "
+            "--compute-type int8_float16 or --device cpu"
+        )
+    if device == "cuda" and "librar" in text.lower():
+        return SetupError(f"--device cuda: {text}; install CUDA 12 and cuDNN 9, or use --device cpu")
+    return SetupError(f"--model {directory} cannot be loaded on the {device.upper()} as {compute_type}: {text}")
