@@ -62,7 +62,7 @@ class Server:
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a `vivavoce` command to its end."""
     return subprocess.run(
-        [_program(), *arguments], env=_environment(), capture_output=True, text=True, timeout=START_S, check=False
+        [program(), *arguments], env=environment(), capture_output=True, text=True, timeout=START_S, check=False
     )
 
 
@@ -72,8 +72,8 @@ def start(data_dir: Path, *options: str) -> Server:
     log_path = data_dir.with_suffix(".log")
     with log_path.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [_program(), "serve", "--port", "0", "--data-dir", str(data_dir), *options],
-            stdout=subprocess.PIPE, stderr=log, env=_environment(), cwd=data_dir.parent, text=True,
+            [program(), "serve", "--port", "0", "--data-dir", str(data_dir), *options],
+            stdout=subprocess.PIPE, stderr=log, env=environment(), cwd=data_dir.parent, text=True,
         )  # fmt: skip
     assert process.stdout is not None
     late = threading.Timer(START_S, process.kill)
@@ -106,9 +106,11 @@ def serving(data_dir: Path, *options: str, exit_code: int = 0) -> Iterator[Serve
     assert "Traceback" not in server.log, server.log
 
 
-def _program() -> str:
+def program() -> str:
+    """Give the path of the `vivavoce` command."""
     return str(Path(sys.executable).with_name("vivavoce"))
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Give the environment without what sets up vivavoce or its clients."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("VIVAVOCE_", "GLADIA_"))}

@@ -8,13 +8,8 @@ without required arguments; those in `vivavoce.engines` take `EngineSettings`, t
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-=======
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
->>>>>>> whisper
 from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path

@@ -7,12 +7,14 @@ import hmac
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 
 import structlog
 from pydantic import SecretStr
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from vivavoce.engines.remote_protocol import ANSWER, GREETING, MAX_REQUEST_BYTES, VERSION, Answer, Greeting, unpack
 from vivavoce.errors import EngineError, SetupError
@@ -35,11 +37,15 @@ class Recognizer:
         self._keys: dict[str, ServerConnection] = {}
 
     async def run(self, host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
-        """Serve until SIGTERM or SIGINT; `on_ready` gets the URL. Raises `SetupError` where the port is taken."""
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        """Serve until SIGTERM or SIGINT; otherwise as `serve`."""
+        serving = asyncio.create_task(self.serve(host, port, on_ready=on_ready), name="recognizer")
         for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, stopped.set)
+            asyncio.get_running_loop().add_signal_handler(each, serving.cancel)
+        with suppress(asyncio.CancelledError):
+            await serving
+
+    async def serve(self, host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
+        """Serve until cancelled; `on_ready` gets the URL. Raises `SetupError` where the port is taken."""
         try:
             server = await serve(
                 self._serve_one,
@@ -50,13 +56,17 @@ class Recognizer:
                 compression=None,
             )
         except OSError as error:
-            raise SetupError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen") from error
-        async with server:
-            bound = server.sockets[0].getsockname()[1]
-            on_ready(f"ws://[{host}]:{bound}" if ":" in host else f"ws://{host}:{bound}")
-            await stopped.wait()
-        self._threads.shutdown()
-        self._engine.close()
+            raise SetupError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen"
+            ) from error
+        try:
+            async with server:
+                bound = server.sockets[0].getsockname()[1]
+                on_ready(f"ws://[{host}]:{bound}" if ":" in host else f"ws://{host}:{bound}")
+                await server.serve_forever()
+        finally:
+            self._threads.shutdown()
+            self._engine.close()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse who has no key, and who is one too many."""

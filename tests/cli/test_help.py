@@ -34,6 +34,7 @@ def test_the_commands_are_those_promised():
     assert sorted(NAMES) == sorted(
         [
             "serve",
+            "recognize",
             "keys create",
             "keys list",
             "keys revoke",

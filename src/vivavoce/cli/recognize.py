@@ -28,7 +28,9 @@ def recognize(
     device: Annotated[str | None, typer.Option(help="What it computes on: auto, cpu or cuda.")] = None,
     compute_type: Annotated[str | None, typer.Option(help="Numbers that it computes with, such as int8.")] = None,
     engine_threads: Annotated[int | None, typer.Option(help="CPU threads of one decoding.", min=1)] = None,
-    decode_threads: Annotated[int | None, typer.Option(help="Decodings at once; one per core by default.", min=1)] = None,
+    decode_threads: Annotated[
+        int | None, typer.Option(help="Decodings at once; one per core by default.", min=1)
+    ] = None,
 ) -> None:
     """Recognise speech for servers, so that recognisers and sockets can run on machines of their own.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import stamina
@@ -105,13 +105,16 @@ class RemoteEngine:
 
     def _connect(self) -> tuple[ClientConnection, Greeting]:
         headers = {"authorization": f"Bearer {self._key.get_secret_value()}"} if self._key is not None else {}
-        connection = connect(
-            self._url,
-            additional_headers=headers,
-            compression=None,
-            max_size=MAX_ANSWER_BYTES,
-            open_timeout=_CONNECT_S,
-            close_timeout=1.0,
+        # Entered for good: a connection is kept for later calls, and closed when it fails or by `close`.
+        connection = ExitStack().enter_context(
+            connect(
+                self._url,
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_ANSWER_BYTES,
+                open_timeout=_CONNECT_S,
+                close_timeout=1.0,
+            )
         )
         try:
             greeting = GREETING.validate_json(connection.recv(_CONNECT_S))
@@ -123,5 +126,5 @@ class RemoteEngine:
             raise
         if greeting.version != VERSION:
             connection.close()
-            raise SetupError(f"the recogniser at {self._url} is of another version; use the same vivavoce on both sides")
+            raise SetupError(f"the recogniser at {self._url} is of another version: update the older side")
         return connection, greeting

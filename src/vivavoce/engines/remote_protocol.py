@@ -1,8 +1,8 @@
 """What a server and a recogniser in another process say to each other: the `Engine` protocol over a WebSocket.
 
 The recogniser speaks first: a text frame with a `Greeting`. Then each request is one binary frame and its answer one
-text frame. A request is a `Request` as JSON, its length before it as four little-endian bytes, and behind it the samples
-of all its clips as little-endian float32, so what is recognised here is, to the bit, what would be recognised there.
+text frame. A request is a `Request` as JSON, its length before it as four little-endian bytes, and behind it the
+samples of all its clips as little-endian float32, so that the recogniser hears, to the bit, what the server heard.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ _REQUEST = TypeAdapter(Request)
 def pack(clips: Sequence[Clip], release: Sequence[str] = ()) -> bytes:
     """Write a request as one frame."""
     heads = tuple(
-        ClipHead(
-            key=clip.key, size=len(clip.samples), final=clip.final, languages=clip.languages, hints=clip.hints
-        )
+        ClipHead(key=clip.key, size=len(clip.samples), final=clip.final, languages=clip.languages, hints=clip.hints)
         for clip in clips
     )
     head = _REQUEST.dump_json(Request(clips=heads, release=tuple(release)))
@@ -82,7 +80,7 @@ def unpack(frame: bytes) -> tuple[list[Clip], tuple[str, ...]]:
     stop = _SIZE_BYTES + int.from_bytes(frame[:_SIZE_BYTES], "little")
     try:
         request = _REQUEST.validate_json(frame[_SIZE_BYTES:stop])
-        samples = np.frombuffer(frame, "<f4", offset=min(stop, len(frame)))
+        samples = np.frombuffer(frame, "<f4", offset=stop)
     except (ValidationError, ValueError):
         raise EngineError("this is no request to a recogniser") from None
     sizes = [head.size for head in request.clips]

@@ -1,0 +1,169 @@
+"""A recogniser in another process answers as its engine would here, and may come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+from websockets.sync.client import connect
+
+import recordings
+from vivavoce.engines import remote
+from vivavoce.engines.moonshine import MoonshineEngine
+from vivavoce.engines.remote import RemoteEngine
+from vivavoce.engines.remote_protocol import ANSWER, pack, unpack
+from vivavoce.errors import EngineError, SetupError
+from vivavoce.model import Clip
+from vivavoce.plugins import Engine, EngineSettings
+from vivavoce.recognizer import Recognizer
+from vivavoce.testing.engines import ScriptedEngine
+
+KEY = SecretStr("between-us")
+
+
+@contextmanager
+def recognizing(engine: Engine, *, port: int = 0, key: SecretStr | None = None) -> Iterator[str]:
+    """Give the URL of a recogniser that runs in a thread until the block ends."""
+    ready: list[str] = []
+    started = threading.Event()
+    stop: list[Callable[[], object]] = []
+
+    async def run() -> None:
+        task = asyncio.create_task(
+            Recognizer(engine, threads=2, key=key).serve("127.0.0.1", port, on_ready=ready.append)
+        )
+        while not ready:
+            await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        started.set()
+        await asyncio.wait([task])
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield ready[0]
+    finally:
+        stop[0]()
+        thread.join()
+
+
+def clip(key: str = "one", *, final: bool = True, seconds: float = 0.5) -> Clip:
+    samples = np.linspace(-1, 1, round(seconds * 16_000), dtype=np.float32)
+    return Clip(key=key, samples=samples, final=final, languages=("en",), hints=("Westeros",))
+
+
+def engine_at(url: str, **fields: object) -> RemoteEngine:
+    return RemoteEngine(EngineSettings(model=url, **fields))  # type: ignore[arg-type] - fields by their own names
+
+
+def test_a_request_keeps_every_sample_and_word():
+    """What is read is what was written, to the bit."""
+    clips = [clip("a"), clip("b", final=False, seconds=0), clip("c", seconds=0.1)]
+    read, release = unpack(pack(clips, ["gone"]))
+    assert release == ("gone",)
+    for before, after in zip(clips, read, strict=True):
+        assert np.array_equal(before.samples, after.samples)
+        assert (before.key, before.final, before.languages, before.hints) == (
+            after.key,
+            after.final,
+            after.languages,
+            after.hints,
+        )
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xff\xff\xff\xff{}", pack([clip()])[:-4], pack([clip()]) + bytes(4), b"\x02\0\0\0{}xyz"]
+)
+def test_a_frame_that_is_no_request_is_refused(frame):
+    with pytest.raises(EngineError):
+        unpack(frame)
+
+
+def test_the_real_engine_gives_the_same_words_there_and_here():
+    engine = MoonshineEngine()
+    speech = Clip(key="one", samples=recordings.wheel_recording("clone-test"), final=True)
+    expected = engine.transcribe([speech])
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        assert there.info == engine.info
+        assert there.transcribe([speech]) == expected
+        there.close()
+
+
+def test_keys_are_released_with_the_next_request_and_when_their_server_leaves():
+    engine = ScriptedEngine()
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        there.transcribe([clip("one", final=False)])
+        there.release("one")
+        there.transcribe([clip("two", final=False)])
+        assert engine.released == ["one"]
+        there.close()
+        while "two" not in engine.released:
+            pass  # the recogniser hears of it in its own time; the test's time limit is the bound
+    assert engine.released == ["one", "two"]
+
+
+def test_a_failure_there_is_a_failure_here_and_the_next_request_is_served():
+    engine = ScriptedEngine(lambda clip: None if clip.key == "bad" else "fine")
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        with pytest.raises(EngineError, match="the script says so"):
+            there.transcribe([clip("bad")])
+        assert there.transcribe([clip("good")])[0].words[0].text == "fine"
+        with pytest.raises(EngineError, match="more than 4 clips"):
+            there.transcribe([clip(str(i)) for i in range(5)])
+        there.close()
+
+
+def test_finals_wait_for_a_recogniser_that_is_away_and_partials_do_not(monkeypatch):
+    monkeypatch.setattr(remote, "PARTIAL_PATIENCE_S", 0.2)
+    with recognizing(ScriptedEngine(lambda _: "before")) as url:
+        there = engine_at(url)
+        assert there.transcribe([clip()])[0].words[0].text == "before"
+    with pytest.raises(EngineError, match="does not answer"):
+        there.transcribe([clip(final=False)])
+    answers: list[str] = []
+    waiting = threading.Thread(target=lambda: answers.append(there.transcribe([clip()])[0].words[0].text))
+    waiting.start()
+    with recognizing(ScriptedEngine(lambda _: "after"), port=int(url.rpartition(":")[2])):
+        waiting.join(30)
+        there.close()
+    assert answers == ["after"]
+
+
+def test_strangers_are_refused_and_told_what_is_missing():
+    with recognizing(ScriptedEngine(), key=KEY) as url:
+        with pytest.raises(SetupError, match="--engine-key"):
+            engine_at(url)
+        with pytest.raises(SetupError, match="--engine-key"):
+            engine_at(url, engine_key=SecretStr("guessed"))
+        there = engine_at(url, engine_key=KEY)
+        assert there.info.name == "scripted"
+        there.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [(None, "--model"), ("http://127.0.0.1:1", "ws://"), ("ws://127.0.0.1:1", "vivavoce recognize")],
+)
+def test_a_recogniser_that_is_not_there_is_told_in_one_line(url, says):
+    with pytest.raises(SetupError, match=says):
+        RemoteEngine(EngineSettings(model=url))
+
+
+def test_nonsense_is_answered_and_the_connection_stays():
+    with recognizing(ScriptedEngine()) as url, connect(url) as connection:
+        connection.recv()
+        for nonsense in ("hello", b"\0\0"):
+            connection.send(nonsense)
+            assert ANSWER.validate_json(connection.recv()).error
+        connection.send(pack([clip()]))
+        assert ANSWER.validate_json(connection.recv()).error is None
