@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 READY = "vivavoce listens on "
-START_S = 60
+START_S = 120
 STOP_S = 30
 
 

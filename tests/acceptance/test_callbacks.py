@@ -183,7 +183,7 @@ def owed(data: Path) -> list[tuple[str, str]]:
         return database.execute("SELECT id, event FROM outbox ORDER BY position").fetchall()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_nothing_owed_is_lost_when_the_server_is_killed_while_the_receiver_fails(tmp_path, beckett, seed):
     """After `kill -9`, with three in ten posts failing, all that was committed arrives, in order, with its ids."""
     chance = random.Random(seed)

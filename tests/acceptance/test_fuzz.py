@@ -14,7 +14,7 @@ ST = Path(sysconfig.get_path("scripts")) / "st"
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("examples", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_request_breaks_the_server(tmp_path: Path, examples: int) -> None:
     """Generated requests, valid and broken, in sequences too, never get a 5xx."""
     with serving(tmp_path / "data", "--max-sessions", "100000", "--connect-timeout", "5") as server:

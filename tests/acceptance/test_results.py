@@ -74,7 +74,7 @@ async def test_results_outlive_the_server(tmp_path):
         assert not any((data_dir / "audio").iterdir())
 
 
-@pytest.mark.parametrize(("way", "at_s"), [("a signal", 8.7), ("a kill", 7.5)])
+@pytest.mark.parametrize(("way", "at_s"), [("a kill", 7.5), pytest.param("a signal", 8.7, marks=pytest.mark.slow)])
 async def test_a_session_survives_its_server(tmp_path, way, at_s):
     """A client between two utterances is told to come back when the server is stopped, and one in mid-utterance is cut
     off when it is killed; the next process on the same data goes on with the session, so that in the end nothing is

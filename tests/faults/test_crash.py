@@ -151,6 +151,7 @@ async def test_a_stop_survives_a_crash(machine: Machine, quiet) -> None:
     assert (kept.audio, kept.finals) == (audio, quiet[0].finals)
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again(machine: Machine, quiet) -> None:
     """Three crashes and dropped sockets in one session leave it as if nothing had happened."""
     audio = speech(5)

@@ -154,7 +154,7 @@ async def test_a_full_disk_is_told_to_the_client(tmp_path) -> None:
         assert len(server.file(opened.session_id)) >= kept
 
 
-@pytest.mark.parametrize("jump", ["+3600s", "-3600s"])
+@pytest.mark.parametrize("jump", ["-3600s", pytest.param("+3600s", marks=pytest.mark.slow)])
 @pytest.mark.skipif(not FAKETIME.exists(), reason="faketime is not installed: `make clients`")
 async def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, jump: str) -> None:
     """Sessions live on a clock that only goes forward: an hour's jump of the wall clock ends and cuts nothing."""

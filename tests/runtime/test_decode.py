@@ -93,7 +93,9 @@ async def test_waiting_partials_are_replaced_and_batched() -> None:
         for key in ("a", "b", "a", "c"):
             asker.ask(key, final=False)
         gate.release(9)
-        assert await asker.got(4) == ["first", "a", "b", "c"]
+        answered = await asker.got(4)
+    # The first one has a thread of its own, which may tell of it before or after.
+    assert [key for key in answered if key != "first"] == ["a", "b", "c"]
     assert engine.calls == [["first!"], ["a", "b", "c"]]
 
 
