@@ -66,7 +66,7 @@ def _hypothesis(text: str, clip: Clip) -> Hypothesis:
 
 
 def check_engine(make: Callable[[], Engine], samples: Samples) -> None:
-    """Check each promise of `Engine` on an engine that `make` gives, with `samples` of three seconds or more.
+    """Check each promise of `Engine` on an engine that `make` gives, with `samples` of two seconds or more.
 
     Speech shows more than noise. Raises `AssertionError` with the promise that is broken.
     """
