@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         None,
         description="The engine's model: a name that it knows, or a directory; by default the engine's own choice.",
     )
+    partial_engine: Annotated[str | None, Field(min_length=1)] = Field(
+        None, description="Another engine for partials; by default the same one, with --partial-model if given."
+    )
+    partial_model: Annotated[str | None, Field(min_length=1)] = Field(
+        None, description="Another, quicker model for partials; by default that of the finals."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="What the engine computes on; auto takes a GPU that it can use, else the CPU."
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -17,9 +19,9 @@ from vivavoce.speech.endpoint import TAIL, Endpointer
 from vivavoce.speech.speakers import Speakers
 
 
-def channel(*, partial_every: int | None = SAMPLE_RATE // 5, speakers: Speakers | None = None) -> Channel:
+def channel(*, partial_every: int | None = SAMPLE_RATE // 5, **more: Any) -> Channel:
     endpointer = Endpointer(threshold=0.6, silence=SAMPLE_RATE // 4, maximum=5 * SAMPLE_RATE)
-    return Channel(0, endpointer, partial_every=partial_every, speakers=speakers)
+    return Channel(0, endpointer, partial_every=partial_every, **more)
 
 
 def signal(pattern: str) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +41,9 @@ def answer(ask: Ask) -> Hypothesis:
     return Hypothesis(words=spread_words(texts, [0.5] * count, 0.0, clip_s), language="en", voices=(voice,))
 
 
-def play(track: Channel, pattern: str, piece: int = 1, start: int = 0) -> list[Step]:
+def play(
+    track: Channel, pattern: str, piece: int = 1, start: int = 0, reply: Callable[[Ask], Hypothesis] = answer
+) -> list[Step]:
     """Feed from frame `start` on and answer every ask at once; give all steps and events in order."""
     samples, speech = signal(pattern)
     out: list[Step] = []
@@ -48,7 +52,7 @@ def play(track: Channel, pattern: str, piece: int = 1, start: int = 0) -> list[S
         out.extend(steps)
         for step in steps:
             if isinstance(step, Ask):
-                out.extend(track.resolve(step.number, answer(step)))
+                follow(track.resolve(step.number, reply(step)))
 
     for i in range(start, len(speech), piece):
         follow(track.feed(samples[i * FRAME : (i + piece) * FRAME], speech[i : i + piece]))
@@ -148,6 +152,53 @@ def test_times_are_the_sessions() -> None:
     assert all(isinstance(word, Word) for word in final.utterance.words)
 
 
+def polyglot(ask: Ask) -> Hypothesis:
+    """Speak by the clip's length one of three languages, out of those that are asked for."""
+    among = ask.languages or ("nl", "fr", "tr")
+    return replace(answer(ask), language=among[len(ask.samples) // FRAME % len(among)])
+
+
+def languages_of(steps: Sequence[object]) -> list[str]:
+    return [final.utterance.language for final in finals_of(steps)]
+
+
+LANGUAGES = "".join("#" * size + "." * 20 for size in (30, 31, 32, 33))
+
+
+def test_the_first_final_decides_the_language() -> None:
+    """The first one is looked for among those expected, later ones in its language; with code switching all are."""
+    plain = play(channel(partial_every=None), LANGUAGES, reply=polyglot)
+    (language,) = set(languages_of(plain))
+    asked = [step.languages for step in plain if isinstance(step, Ask)]
+    assert asked == [(), *[(language,)] * 3]
+    mixed = play(channel(partial_every=None, code_switching=True), LANGUAGES, reply=polyglot)
+    assert len(set(languages_of(mixed))) == 3
+    assert {step.languages for step in mixed if isinstance(step, Ask)} == {()}
+    pair = play(channel(languages=("nl", "fr")), LANGUAGES, reply=polyglot)
+    assert len(set(languages_of(pair))) == 1
+    assert set(languages_of(pair)) <= {"nl", "fr"}
+
+
+def test_an_utterance_without_words_decides_nothing() -> None:
+    """A cough in no language leaves the choice to what is said first."""
+
+    def reply(ask: Ask) -> Hypothesis:
+        first = ask.utterance == "00_00000000"
+        return Hypothesis(words=(), language="cy") if first else polyglot(ask)
+
+    assert set(languages_of(play(channel(), LANGUAGES, reply=reply))).isdisjoint({"cy"})
+
+
+def test_the_language_outlives_a_crash() -> None:
+    """A channel that goes on from a final's state asks for the language that was decided before."""
+    whole = play(channel(partial_every=None), LANGUAGES, reply=polyglot)
+    for nth, settled in enumerate(step for step in whole if isinstance(step, Settled)):
+        restored = channel(partial_every=None)
+        restored.restore(settled.state)
+        rest = play(restored, LANGUAGES, start=settled.state.kept_from // FRAME, reply=polyglot)
+        assert finals_of(rest) == finals_of(whole)[nth + 1 :]
+
+
 patterns = st.lists(st.tuples(st.sampled_from("#."), st.integers(1, 60)), min_size=1, max_size=12).map(
     lambda runs: "".join(mark * count for mark, count in runs)
 )
@@ -168,7 +219,9 @@ def test_any_split_gives_the_same_finals(pattern: str, piece: int) -> None:
 @settings(max_examples=60)
 @given(pattern=patterns, order=st.randoms(use_true_random=False), held=st.floats(0, 1))
 def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order: object, held: float) -> None:
-    """Late, early and reordered answers give the same finals, once each, in segment order; partials only go forward."""
+    """Late, early and reordered answers give the same finals, once each, in segment order and in the first one's
+    language; partials only go forward.
+    """
     track, samples_speech = channel(), signal(pattern)
     waiting: list[Ask] = []
     events: list[object] = []
@@ -186,16 +239,21 @@ def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order:
         order.shuffle(waiting)
         for _ in range(round(len(waiting) * share)):
             ask = waiting.pop()
-            follow(list(track.resolve(ask.number, answer(ask))))
+            follow(track.resolve(ask.number, polyglot(ask)))
 
     samples, speech = samples_speech
     for i in range(len(speech)):
         follow(track.feed(samples[i * FRAME : (i + 1) * FRAME], speech[i : i + 1]))
         resolve_some(1 - held)
     follow(track.cut())
-    resolve_some(1.0)
-    assert finals_of(events) == finals_of(play(channel(), pattern))
+    while waiting:
+        resolve_some(1.0)
+    assert finals_of(events) == finals_of(play(channel(), pattern, reply=polyglot))
     assert not track.busy
+    assert_only_forward(events)
+
+
+def assert_only_forward(events: Sequence[object]) -> None:
     shown: dict[str, float] = {}
     for event in events:
         if isinstance(event, Partial):

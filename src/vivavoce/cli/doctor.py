@@ -126,13 +126,13 @@ def _engine(settings: Settings) -> Finding:
     import numpy as np
 
     from vivavoce.model import SAMPLE_RATE, Clip
-    from vivavoce.plugins import EngineSettings
+    from vivavoce.runtime.engines import load_engine
 
     def decode(engine: Any) -> None:
         engine.transcribe([Clip(key="doctor", samples=np.zeros(SAMPLE_RATE, dtype=np.float32), final=True)])
         engine.close()
 
-    return _plugin("engines", settings.engine, "speech engine", decode, EngineSettings.of(settings))
+    return _tried(lambda: load_engine(settings), settings.engine, "speech engine", decode)
 
 
 def _vad(settings: Settings) -> Finding:
@@ -176,15 +176,20 @@ def _addons(settings: Settings) -> Finding:
     return Finding(Level.OK, "add-ons", ready, missing and f"to have more: {missing}")
 
 
-def _plugin(kind: str, name: str, shown: str, use: Callable[[Any], None], *told: object) -> Finding:
-    """Load a plugin and use it once: a damaged model shows only then."""
+def _plugin(kind: str, name: str, shown: str, use: Callable[[Any], None]) -> Finding:
     from vivavoce.plugins import plugin
 
+    return _tried(lambda: plugin(kind, name)(), name, shown, use)  # noqa: PLW0108 - that there is none is a finding too
+
+
+def _tried(make: Callable[[], Any], name: str, shown: str, use: Callable[[Any], None]) -> Finding:
+    """Load a plugin and use it once: a damaged model shows only then."""
     begin = time.perf_counter()
     try:
-        use(plugin(kind, name)(*told))
+        use(make())
     except VivavoceError as error:
-        return Finding(Level.FAIL, shown, str(error), INSTALL_AGAIN)
+        remedy = "correct the setting it names" if str(error).startswith("--") else INSTALL_AGAIN
+        return Finding(Level.FAIL, shown, str(error), remedy)
     except Exception as error:  # noqa: BLE001 - a broken plugin may raise anything, and that is what is asked
         return Finding(Level.FAIL, shown, f"{name}: {_one_line(error)}", INSTALL_AGAIN)
     return Finding(Level.OK, shown, f"{name}, loaded and used in {time.perf_counter() - begin:.1f} s")

@@ -208,7 +208,7 @@ class DecodePool:
 
     async def _aligned(self, request: Request, hypothesis: Hypothesis) -> tuple[Word, ...]:
         """Give the words with measured times, or with the engine's own where alignment fails."""
-        if self._aligner is None:
+        if self._aligner is None or not self._aligner.knows(hypothesis.language):
             return hypothesis.words
         times = await self._aligner.align(request.clip.samples, [word.text for word in hypothesis.words])
         if times is None:

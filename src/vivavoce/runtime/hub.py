@@ -18,12 +18,13 @@ import structlog
 from vivavoce.config import Settings
 from vivavoce.errors import StoreError, Unavailable
 from vivavoce.model import DeliveryState, Lane, SessionOptions, SessionRecord, Status, now
-from vivavoce.plugins import AudioFiles, EngineInfo, EngineSettings, Store, Write, plugin
+from vivavoce.plugins import AudioFiles, EngineInfo, Store, Vad, Write, plugin
 from vivavoce.runtime import metrics
 from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
+from vivavoce.runtime.engines import load_engine
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
@@ -310,12 +311,13 @@ class Hub:
 
 
 async def _load(settings: Settings) -> Models:
-    def make(kind: str, name: str, *told: object) -> Any:
-        return plugin(kind, name)(*told)
+    def load_vad() -> Vad:
+        vad: Vad = plugin("vads", settings.vad)()
+        return vad
 
     engine, vad, addons = await asyncio.gather(
-        asyncio.to_thread(make, "engines", settings.engine, EngineSettings.of(settings)),
-        asyncio.to_thread(make, "vads", settings.vad),
+        asyncio.to_thread(load_engine, settings),
+        asyncio.to_thread(load_vad),
         Addons.load(settings),
     )
     aligner = None

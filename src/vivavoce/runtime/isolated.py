@@ -173,6 +173,12 @@ class IsolatedAligner(Isolated):
 
     def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
         super().__init__(factory, role="aligner", processes=processes, grace_s=grace_s)
+        # A factory is the aligner's class, if anything; without a word on languages it is asked about all.
+        self._languages: frozenset[str] | None = getattr(factory, "languages", None)
+
+    def knows(self, language: str) -> bool:
+        """Whether words of a language can be aligned."""
+        return self._languages is None or language in self._languages
 
     async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
         """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""

@@ -1,0 +1,89 @@
+"""Two engines as one: finals by the thorough one, partials by the quick one, wherever that knows the language."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vivavoce.config import load_settings
+from vivavoce.errors import SetupError
+from vivavoce.model import SAMPLE_RATE, Clip
+from vivavoce.plugins import EngineSettings
+from vivavoce.runtime import engines
+from vivavoce.runtime.engines import Pair, load_engine
+from vivavoce.testing.engines import ScriptedEngine
+
+SAMPLES = np.zeros(SAMPLE_RATE, np.float32)
+
+
+def made(text: str, languages: set[str], size: int = 4) -> ScriptedEngine:
+    engine = ScriptedEngine(lambda _: text)
+    engine.info = replace(engine.info, languages=frozenset(languages), batch_size=size)
+    return engine
+
+
+def clip(key: str, final: bool = False, **more: tuple[str, ...]) -> Clip:
+    return Clip(key=key, samples=SAMPLES, final=final, **more)
+
+
+def test_each_clip_goes_to_its_engine_and_comes_back_in_its_place() -> None:
+    """Finals are thorough; so are partials that may be in a language the quick engine does not know."""
+    thorough, quick = made("thorough", {"en", "nl"}), made("quick", {"en"}, size=2)
+    pair = Pair(thorough, quick)
+    clips = [
+        clip("a", languages=("en",)),
+        clip("b", final=True, languages=("en",)),
+        clip("c", languages=("nl",)),
+        clip("d", languages=("en",)),
+        clip("e"),
+        clip("f", languages=("en",)),
+    ]
+    said = [hypothesis.words[0].text for hypothesis in pair.transcribe(clips)]
+    assert said == ["quick", "thorough", "thorough", "quick", "thorough", "quick"]
+    assert quick.calls == [["a", "d"], ["f"]]
+    assert thorough.calls == [["b!", "c", "e"]]
+    assert pair.info == replace(thorough.info, batch_size=4)
+    pair.release("a")
+    assert thorough.released == quick.released == ["a"]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Collect what the factories of two engines are told."""
+    asked: list[tuple[str, EngineSettings]] = []
+
+    def plugin(kind, name):
+        def make(settings):
+            asked.append((name, settings))
+            if settings.model == "lost":
+                raise SetupError("--model lost: there is no such directory")
+            return made(name, {"en"})
+
+        return make
+
+    monkeypatch.setattr(engines, "plugin", plugin)
+    return asked
+
+
+def test_settings_name_one_engine_or_two(told) -> None:
+    """One alone, another model of the same, or another engine, which chooses for itself what it computes on."""
+    common = {"engine": "big", "model": "m", "device": "cpu", "compute_type": "int8", "decode_threads": 3}
+    both = EngineSettings(model="m", device="cpu", compute_type="int8", decode_threads=3)
+    assert not isinstance(load_engine(load_settings(**common)), Pair)
+    assert isinstance(load_engine(load_settings(**common, partial_model="s")), Pair)
+    assert isinstance(load_engine(load_settings(**common, partial_engine="other")), Pair)
+    assert told == [
+        ("big", both),
+        ("big", both),
+        ("big", replace(both, model="s")),
+        ("big", both),
+        ("other", EngineSettings(decode_threads=3)),
+    ]
+
+
+def test_a_second_model_that_is_missing_stops_the_start(told) -> None:
+    """The error of either engine is the server's."""
+    with pytest.raises(SetupError, match="lost"):
+        load_engine(load_settings(engine="big", partial_model="lost"))
