@@ -79,10 +79,12 @@ class PiiRedaction:
         self._names = pipeline_of(settings)
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
-        """Give the rule, with its tables loaded; raises `InvalidConfig` for types that are not known."""
+        """Give the rule, with its tables and models loaded; raises `InvalidConfig` for types that are not known."""
         warm(languages)
         style: Style = "mask" if options["processed_text_type"] == "MASK" else "marker"
         rule = Redaction(options["entity_types"], style, names=self._names)
+        if self._names is not None and set(NAME_KINDS) & set(rule.kinds):
+            self._names.load()
         return AddonParts(rule=rule, hides=rule.spans if options["redact_audio"] else None)
 
     def close(self) -> None:
