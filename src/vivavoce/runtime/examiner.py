@@ -79,7 +79,8 @@ class Examiner:
             self._ask(question, partial(looker.look, utterance, before), self._addons.deadline_s)
 
     def read(self, transcript: Transcript) -> None:
-        """Show the whole transcript to every add-on that has not spoken of it."""
+        """Show the whole transcript to every add-on that has not spoken of it; `hurry` gives it a time of its own."""
+        self._stop_hurrying()
         for feature, reader in self._opened.readers.items():
             question = _Question(feature=feature)
             if not self._was_answered(question):
@@ -92,8 +93,7 @@ class Examiner:
 
     def close(self) -> None:
         """Give up what is owed without a word; another process may ask again."""
-        if self._closing is not None:
-            self._closing.cancel()
+        self._stop_hurrying()
         for task in self._owed.values():
             task.cancel()
         self._owed.clear()
@@ -115,7 +115,13 @@ class Examiner:
         else:
             self._say(UtteranceExamined(utterance=question.utterance, finding=finding))
 
+    def _stop_hurrying(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
     def _give_up(self) -> None:
+        self._closing = None
         owed = list(self._owed)
         for task in self._owed.values():
             task.cancel()

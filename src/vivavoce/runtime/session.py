@@ -409,6 +409,7 @@ class Session:
     async def _examine(self, transcript: Transcript) -> bool:
         """Ask add-ons about the whole transcript; False where the server stops before they have answered."""
         self._examiner.read(transcript)
+        self._examiner.hurry()
         while not self._examiner.settled:
             if self._draining:
                 await self._await_receipts()
