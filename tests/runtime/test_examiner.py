@@ -269,6 +269,23 @@ async def test_too_many_utterances_do_not_wait() -> None:
         assert len(one.findings) == MAX_WAIT + 3
 
 
+async def test_one_slow_add_on_among_quick_ones_slows_a_fast_sender_down() -> None:
+    """It is what each owes that counts, not what they owe together."""
+    held = Held()
+    quick = Scripted(lambda *_: ())
+    async with client(sentiment_analysis=Scripted(held), named_entity_recognition=quick) as one:
+        await one.begin(sentiment_analysis={}, named_entity_recognition={})
+        for number in range(MANY_WAIT - 1):
+            one.examiner.examine(said(number))
+        assert not one.examiner.crowded
+        one.examiner.examine(said(MANY_WAIT))
+        await one.got(MANY_WAIT)
+        assert one.examiner.crowded
+        held.gate.release(MANY_WAIT)
+        await one.settled()
+        assert not one.examiner.crowded
+
+
 async def test_the_end_waits_so_long_and_no_longer() -> None:
     """What is still owed when the time is over is answered with an error, and nothing comes after that."""
     held = Held()

@@ -13,7 +13,7 @@ the next process asks again for just what is missing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -62,8 +62,11 @@ class Examiner:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many answers are owed that a session that is ahead of its time should wait."""
-        return len(self._owed) >= MANY_WAIT * max(len(self._opened.lookers), 1)
+        """Whether an add-on owes so many answers that a session that is ahead of its time should wait."""
+        if len(self._owed) < MANY_WAIT:
+            return False
+        waiting = Counter((question.feature, question.target) for question in self._owed)
+        return max(waiting.values()) >= MANY_WAIT
 
     def examine(self, utterance: Utterance) -> None:
         """Show a final that is out to every add-on that has not spoken of it."""
