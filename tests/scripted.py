@@ -6,7 +6,8 @@ The engine and the voice activity come in by the door for plugins: the entry poi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from sound import pcm
 from vivavoce.config import load_settings
-from vivavoce.model import SAMPLE_RATE, Status
-from vivavoce.plugins import Engine
+from vivavoce.model import SAMPLE_RATE, Status, Transcript
+from vivavoce.plugins import AddonParts, AddonSettings, Engine
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.session import Session
 from vivavoce.stores.objects import LocalAudio
@@ -26,7 +27,7 @@ from vivavoce.stores.sql import SqlStore
 from vivavoce.wire import protocol
 from vivavoce.wire.schema import Capabilities, parse_request
 
-Request = Mapping[str, Any]
+PLUGINS = "[vivavoce.engines]\nscripted = scripted:Plugins.make_engine\n[vivavoce.vads]\nloud = scripted:LoudVad\n"
 
 
 class LoudVad:
@@ -50,7 +51,7 @@ class LoudVad:
 
 
 class Plugins:
-    """The engine of the next hub, and add-ons by their entry points' names."""
+    """The engine of the next hub."""
 
     engine: Engine
 
@@ -60,6 +61,27 @@ class Plugins:
         return Plugins.engine
 
 
+class Stuck:
+    """A summarizer that never answers; implements `plugins.Addon`."""
+
+    threads = 1
+
+    def __init__(self, settings: AddonSettings) -> None:
+        """Take no settings."""
+
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
+        """Give itself."""
+        return AddonParts(transcript=self)
+
+    def look(self, transcript: Transcript) -> str:
+        """Wait for what never comes."""
+        threading.Event().wait(60)
+        return transcript.text
+
+    def close(self) -> None:
+        """Leave its thread to itself."""
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install the plugins `scripted` and `loud` for the test; gives the directory."""
@@ -67,9 +89,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     about = site / "scripted-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        "[vivavoce.engines]\nscripted = scripted:Plugins.make_engine\n[vivavoce.vads]\nloud = scripted:LoudVad\n"
-    )
+    (about / "entry_points.txt").write_text(PLUGINS)
     monkeypatch.syspath_prepend(str(site))
     return site
 

@@ -11,7 +11,7 @@ import pytest
 import stamina
 from numpy.typing import NDArray
 
-from scripted import bursts, create, ended, hub_of, installed, speak
+from scripted import PLUGINS, bursts, create, ended, hub_of, installed, speak
 from vivavoce.errors import StoreError
 from vivavoce.model import SAMPLE_RATE, Clip, Status
 from vivavoce.runtime.hub import Hub
@@ -177,3 +177,56 @@ async def test_a_silencing_that_fails_is_tried_again(
     async with hub_of(data_dir, ScriptedEngine(Words(None))) as hub:
         assert await ended(hub, session.id) is Status.DONE
         assert seconds(kept(hub, session.id)).tolist() == [True, False, True]
+
+
+class Hinted:
+    """An engine's ear that writes what it was told to expect, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.hints: dict[tuple[str, bool], tuple[str, ...]] = {}
+
+    def __call__(self, clip: Clip) -> str:
+        self.hints[clip.key, clip.final] = clip.hints
+        return " ".join(["we", "use", *(hint for hint in clip.hints if "Kit" in hint), "here"])
+
+
+async def test_an_engine_that_takes_hints_gets_the_vocabulary_of_each_session(tmp_path: Path) -> None:
+    """The entries of its init request as they are written, with every clip, after a restart too; others get none."""
+    data_dir, ear = tmp_path / "data", Hinted()
+    vocabulary = ["LiveKit", {"value": "Nebula Grid", "intensity": 0.9, "pronunciations": ["nebula crit"]}]
+    asked = {"custom_vocabulary": True, "custom_vocabulary_config": {"vocabulary": vocabulary}}
+    async with hub_of(data_dir, ScriptedEngine(ear)) as hub:
+        session = await create(hub, realtime_processing=asked, messages_config={"receive_partial_transcripts": True})
+        plain = await create(hub)
+        for each in (session, plain):
+            await speak(each, bursts(".s.s"), stop=False)
+            while not await hub.store.finals(each.id):
+                await asyncio.sleep(0.01)
+        assert {final.text for final in await hub.store.finals(session.id)} == {"we use LiveKit here"}
+        assert {final.text for final in await hub.store.finals(plain.id)} == {"we use here"}
+    told = {(key.partition("/")[0], final): hints for (key, final), hints in ear.hints.items()}
+    expected = ("LiveKit", "Nebula Grid")
+    assert {final: hints for (name, final), hints in told.items() if name == session.id} == {
+        True: expected, False: expected
+    }  # fmt: skip
+    assert {hints for (name, _), hints in told.items() if name == plain.id} == {()}
+    again = Hinted()
+    async with hub_of(data_dir, ScriptedEngine(again), grace=0.1) as hub:
+        assert await ended(hub, session.id) is Status.DONE
+        assert len(await hub.store.finals(session.id)) == 2
+    assert {hints for (key, _), hints in again.hints.items() if key.startswith(session.id)} == {expected}
+
+
+async def test_a_session_ends_though_its_summary_never_comes(tmp_path: Path, installed: Path) -> None:
+    """It waits for the closing deadline and says in its result that the summary was not done."""
+    points = installed / "scripted-1.0.dist-info" / "entry_points.txt"
+    await asyncio.to_thread(points.write_text, f"{PLUGINS}[vivavoce.addons]\nsummarization = scripted:Stuck\n")
+    async with hub_of(tmp_path / "data", ScriptedEngine(Words("well then")), closing_deadline=0.3) as hub:
+        session = await create(hub, post_processing={"summarization": True})
+        await speak(session, bursts(".s."))
+        assert await ended(hub, session.id) is Status.DONE
+        (finding,) = await hub.store.findings(session.id)
+        assert finding.found is None
+        assert finding.error in {
+            "summarization was not done when the session ended", "summarization took longer than 0.3 s"
+        }  # fmt: skip
