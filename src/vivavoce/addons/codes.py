@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from phonenumbers import Leniency, PhoneNumberMatcher
@@ -186,14 +187,22 @@ def _telephones(run: Sequence[Unit], regions: Sequence[str], *, cued: bool) -> I
     reading = Reading([Piece(unit.text, unit.first, unit.stop) for unit in run])
     text = reading.text.replace("+ ", "+", 1)
     skipped = len(reading.text) - len(text)
-    leniency = Leniency.POSSIBLE if cued else Leniency.VALID
-    for region in (None,) if international else regions:
-        found = list(PhoneNumberMatcher(text, region, leniency=leniency))
-        for match in found:
-            first, stop = reading.words(match.start + (skipped if match.start else 0), match.end + skipped)
-            yield "PHONE_NUMBER", Piece(match.raw_string, first, stop)
-        if found:
-            return
+    for start, raw in _telephones_in(text, (None,) if international else tuple(regions), is_cued=cued):
+        first, stop = reading.words(start + (skipped if start else 0), start + len(raw) + skipped)
+        yield "PHONE_NUMBER", Piece(raw, first, stop)
+
+
+@lru_cache(maxsize=256)
+def _telephones_in(text: str, regions: Sequence[str | None], *, is_cued: bool) -> Sequence[tuple[int, str]]:
+    """Give where telephone numbers begin, and their texts, by the first country that has any.
+
+    A number is in many partials and in its final, and to look at it takes a millisecond.
+    """
+    leniency = Leniency.POSSIBLE if is_cued else Leniency.VALID
+    for region in regions:
+        if found := [(match.start, match.raw_string) for match in PhoneNumberMatcher(text, region, leniency=leniency)]:
+            return found
+    return ()
 
 
 def is_phrase(digits: Sequence[Unit]) -> bool:

@@ -116,15 +116,19 @@ class Redaction:
         self._style = style
         self._regions = tuple(regions)
         self._names = names
+        self._last: tuple[Utterance | None, list[tuple[str, Piece]]] = None, []
 
     def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
         """Give the utterance with one marker or mask, over the same time, for the words of each entity.
 
         A partial loses its end where that may yet become an entity; it may have no words left.
         """
-        sentence = Sentence(utterance)
-        hidden = self._hidden(sentence, final=final)
-        stop = len(utterance.words) if final else self._open_from(sentence, hidden)
+        if final:
+            hidden, stop = self._hidden_of(utterance), len(utterance.words)
+        else:
+            sentence = Sentence(utterance)
+            hidden = self._hidden(sentence, final=False)
+            stop = self._open_from(sentence, hidden)
         words: list[Word] = []
         counts: dict[str, int] = {}
         at = 0
@@ -145,7 +149,7 @@ class Redaction:
         They reach a little beyond the words, whose times are not exact.
         """
         spans: list[tuple[float, float]] = []
-        for _, piece in self._hidden(Sentence(utterance), final=True):
+        for _, piece in self._hidden_of(utterance):
             start = max(0.0, utterance.words[piece.first].start - _MARGIN_S)
             end = utterance.words[piece.stop - 1].end + _MARGIN_S
             if spans and start <= spans[-1][1]:
@@ -153,6 +157,14 @@ class Redaction:
                 spans.pop()
             spans.append((start, end))
         return spans
+
+    def _hidden_of(self, utterance: Utterance) -> list[tuple[str, Piece]]:
+        """Give what is hidden of a final; `spans` and `rewrite` ask about the same one, one after the other."""
+        asked, found = self._last
+        if asked is not utterance:
+            found = self._hidden(Sentence(utterance), final=True)
+            self._last = utterance, found
+        return found
 
     def _hidden(self, sentence: Sentence, *, final: bool) -> list[tuple[str, Piece]]:
         """Give what is hidden, in order and not overlapping."""
