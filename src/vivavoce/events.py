@@ -178,6 +178,15 @@ def key_of(event: Event) -> str:
             return type(event).__name__
 
 
+def speech_of(key: str) -> tuple[bool, int, float] | None:
+    """Read the key of a speech event: whether speech started, the channel, and when; None for any other key."""
+    name, _, rest = key.partition("/")
+    if name not in {SpeechStarted.__name__, SpeechEnded.__name__}:
+        return None
+    channel, _, at_s = rest.partition("/")
+    return name == SpeechStarted.__name__, int(channel), float(at_s)
+
+
 Event = (
     SessionStarted
     | RecordingStarted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -256,6 +257,44 @@ def test_so_many_questions_are_out_at_once_and_no_more():
         for client in clients:
             client.close()
     assert chat.most_open == 2
+
+
+def until(true):
+    """Wait for what happens on other threads."""
+    while not true():
+        time.sleep(0.005)
+
+
+def test_what_is_not_live_leaves_turns_to_what_is():
+    """However many summaries wait, half of the questions are for live sessions, and theirs go first."""
+    gate, order, aside = threading.Semaphore(0), [], threading.Event()
+
+    def hold(question):
+        order.append(question.given["text"])
+        if order.count("summary") == 2:
+            aside.set()
+        assert gate.acquire(timeout=20)
+        return says(GOOD)
+
+    with asking(hold, concurrency=4) as (llm, chat), ThreadPoolExecutor(12) as pool:
+        summaries = [pool.submit(ask, llm, {"text": "summary"}, live=False) for _ in range(6)]
+        assert aside.wait(20)
+        live = [pool.submit(ask, llm, {"text": "live"}) for _ in range(4)]
+        until(lambda: len(order) == 4 and llm._turns._live_waiting == 2)
+        assert sorted(order) == ["live", "live", "summary", "summary"]
+        assert chat.most_open == 4
+        gate.release(2)
+        until(lambda: len(order) == 6)
+        assert order[4:] == ["live", "live"]
+        gate.release(20)
+        assert {each.result().summary for each in [*summaries, *live]} == {"fine"}
+    assert chat.most_open == 4
+
+
+def test_the_only_turn_is_for_both():
+    """With one question at a time, a summary has it when nothing live waits."""
+    with asking(lambda _: says(GOOD), concurrency=1) as (llm, _):
+        assert ask(llm, live=False).summary == ask(llm).summary == "fine"
 
 
 def test_who_gets_no_turn_in_time_hears_so():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -12,8 +15,8 @@ from chat import chatting, says
 from entity_table import utterance
 from vivavoce.addons.entities import NamedEntities, find
 from vivavoce.addons.names import SpacyNames
-from vivavoce.addons.redaction import Redaction
-from vivavoce.errors import SetupError
+from vivavoce.addons.redaction import PiiRedaction, Redaction
+from vivavoce.errors import AddonError, SetupError
 from vivavoce.plugins import AddonSettings
 
 
@@ -65,6 +68,43 @@ def test_names_are_redacted_where_a_model_is_given(pipeline: str) -> None:
     assert rule.rewrite(utterance("I am Ada"), final=False).text == "I am"
 
 
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (PiiRedaction, {"entity_types": ["NAME"], "processed_text_type": "MARKER", "redact_audio": False}),
+        (NamedEntities, {}),
+    ],
+    ids=["redaction", "entities"],
+)
+def test_the_pipeline_is_loaded_when_a_session_is_opened(
+    pipeline: str, make: Any, options: Mapping[str, Any], spacy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the server starts, nor by the first text, which comes on the event loop; once, whoever asks for it."""
+    copy = Path(shutil.copytree(pipeline, Path(pipeline).parent / f"of-{make.__name__}"))
+    loads: list[str] = []
+    load = spacy.load
+    monkeypatch.setattr(spacy, "load", lambda name: loads.append(name) or load(name))
+    addon = make(AddonSettings(names="spacy", names_pipeline=str(copy)))
+    assert loads == []
+    parts = addon.open(options, ["en"])
+    assert loads == [str(copy)]
+    said = utterance("I am Ada Lovelace, hello")
+    if parts.rule is not None:
+        assert parts.rule.rewrite(said, final=True).text == "I am [NAME_1], hello"
+    else:
+        assert parts.by_target[""].look(said, ())[0].text == "Ada Lovelace"
+    make(AddonSettings(names="spacy", names_pipeline=str(copy))).open(options, ["en"])
+    assert loads == [str(copy)]
+
+
+@pytest.mark.usefixtures("spacy")
+def test_a_pipeline_that_cannot_be_loaded_is_told_when_a_session_is_opened(tmp_path: Path) -> None:
+    """Not with the library's words, which are about its own files."""
+    (tmp_path / "config.cfg").write_text("nonsense")
+    with pytest.raises(AddonError, match="the spaCy pipeline for names cannot be loaded"):
+        SpacyNames(str(tmp_path)).load()
+
+
 @pytest.mark.usefixtures("spacy")
 def test_a_pipeline_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
     """One line says what to name instead; nothing is downloaded."""
@@ -95,16 +135,3 @@ def test_a_pipeline_has_to_be_named() -> None:
     """The setting alone says nothing."""
     with pytest.raises(SetupError, match="--names-pipeline"):
         NamedEntities(AddonSettings(names="spacy"))
-
-
-def test_the_pipeline_is_loaded_with_the_first_utterance(
-    spacy: ModuleType, pipeline: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server starts without waiting for it, and loads it once."""
-    loads = []
-    load = spacy.load
-    monkeypatch.setattr(spacy, "load", lambda name: loads.append(name) or load(name))
-    names = SpacyNames(pipeline)
-    assert loads == []
-    assert list(names.find("London", "en")) == list(names.find("London", "en")) == [("LOCATION", 0, 6)]
-    assert loads == [pipeline]

@@ -164,6 +164,53 @@ def test_a_plain_mailbox_before_a_cut_is_hidden_behind_the_word_email() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "number", "after", "kind"),
+    [
+        (
+            "so my phone number is",
+            "nine eight seven six five four three two one zero",
+            "and that is it",
+            "PHONE_NUMBER",
+        ),
+        ("the password for it is", "one two three four five six seven eight", "and that is it", "NUMBER"),
+        ("the account is", "12345000", "and that is all", "NUMBER"),
+        ("the account is", "12340000", "and that is all", "NUMBER"),
+        ("I think the account is", "12345", "and that is all", "NUMBER"),
+        ("so he says the pin is", "1 2 3 4", "and that is all", "NUMBER"),
+        ("well that would be", "one two three four five six seven eight", "if I am right", "NUMBER"),
+        ("well that would be", "four five six seven eight", "if I am right", "NUMBER"),
+        ("so we have got", "12345000", "written down here", "NUMBER"),
+    ],
+)
+def test_digits_in_a_row_and_zeros_at_the_end_do_not_save_a_number(
+    before: str, number: str, after: str, kind: str
+) -> None:
+    """A word that announces it, too many digits or too exact ones: it is no counting and no quantity."""
+    assert redacted(f"{before} {number} {after}") == f"{before} [{kind}_1] {after}"
+    said = utterance(f"{before} {number} {after}")
+    for stop in range(len(said.words) + 1):
+        partial = Redaction().rewrite(replace(said, words=said.words[:stop]), final=False)
+        assert shown(said, partial).isdisjoint(range(len(before.split()), len(f"{before} {number}".split())))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "okay everyone ready now one two three four five and off we go again",
+        "okay everyone ready now five four three two one and off we go again",
+        "then count with me one two three four five six seven eight and off we go again",
+        "it was 25000 or 1000000 people who came to see it there",
+        "the account now has twelve thousand in it I hear from them",
+        "the account was opened back in 2019 and closed soon after that",
+        "my account had 12345 dollars left on it the other day",
+    ],
+)
+def test_counting_and_quantities_stay(text: str) -> None:
+    """What nobody announced as a number, and amounts and dates in any case."""
+    assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "what are you looking at",

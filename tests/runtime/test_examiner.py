@@ -50,6 +50,10 @@ class Scripted:
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
         if options.get("refuse"):
             raise Unsupported("not so")
+        if options.get("break"):
+            raise KeyError("a bug")
+        if options.get("nothing"):
+            return None  # type: ignore[return-value] - what a broken one does
         if options.get("whole"):
             return AddonParts(transcript=self)
         return AddonParts(by_target=dict.fromkeys(self.targets, self))
@@ -265,6 +269,23 @@ async def test_too_many_utterances_do_not_wait() -> None:
         assert len(one.findings) == MAX_WAIT + 3
 
 
+async def test_one_slow_add_on_among_quick_ones_slows_a_fast_sender_down() -> None:
+    """It is what each owes that counts, not what they owe together."""
+    held = Held()
+    quick = Scripted(lambda *_: ())
+    async with client(sentiment_analysis=Scripted(held), named_entity_recognition=quick) as one:
+        await one.begin(sentiment_analysis={}, named_entity_recognition={})
+        for number in range(MANY_WAIT - 1):
+            one.examiner.examine(said(number))
+        assert not one.examiner.crowded
+        one.examiner.examine(said(MANY_WAIT))
+        await one.got(MANY_WAIT)
+        assert one.examiner.crowded
+        held.gate.release(MANY_WAIT)
+        await one.settled()
+        assert not one.examiner.crowded
+
+
 async def test_the_end_waits_so_long_and_no_longer() -> None:
     """What is still owed when the time is over is answered with an error, and nothing comes after that."""
     held = Held()
@@ -279,6 +300,111 @@ async def test_the_end_waits_so_long_and_no_longer() -> None:
         await asyncio.sleep(0)
     assert [finding.error for finding in findings] == ["sentiment_analysis was not done when the session ended"] * 3
     assert len(one.said) == 3
+
+
+async def test_a_summary_has_a_time_of_its_own() -> None:
+    """The time for what finals are owed does not end while the transcript is read; its own does, however it waits."""
+    held = Held("in short")
+    summary = Scripted(held)
+    loop = asyncio.get_running_loop()
+    async with client(closing=0.2, sentiment_analysis=Scripted(lambda *_: ()), summarization=summary) as one:
+        await one.begin(sentiment_analysis={}, summarization={"whole": True})
+        one.examiner.examine(said(1))
+        one.examiner.hurry()
+        first_time_over = loop.time() + 0.2
+        await one.settled()
+        one.addons.closing_s = 60
+        one.examiner.read(Transcript(utterances=(said(1),)))
+        one.examiner.hurry()
+        while loop.time() < first_time_over + 0.05:
+            await asyncio.sleep(0.01)
+        held.gate.release(1)
+        assert (await one.settled())[-1].found == "in short"
+
+
+async def test_a_summary_that_waits_for_its_turn_is_given_up_in_time() -> None:
+    """Another session's holds the only thread; this one ends all the same."""
+    held = Held("in short")
+    async with client(closing=60, summarization=Scripted(held)) as one:
+        other = Client(one.addons)
+        for each in (other, one):
+            await each.begin(summarization={"whole": True})
+        other.examiner.read(Transcript(utterances=(said(1),)))
+        one.addons.closing_s = 0.05
+        one.examiner.read(Transcript(utterances=(said(1),)))
+        one.examiner.hurry()
+        (finding,) = await one.settled()
+        assert finding.error == "summarization was not done when the session ended"
+        held.gate.release(1)
+        await other.settled()
+
+
+async def test_nobody_waits_for_a_turn_for_ever() -> None:
+    """Whoever had none while the closing deadline passed hears so, and whoever holds it has their answer."""
+    held = Held()
+    async with client(closing=0.05, sentiment_analysis=Scripted(held)) as one:
+        await one.begin(sentiment_analysis={})
+        one.examiner.examine(said(1))
+        one.examiner.examine(said(2))
+        (late,) = await one.got(1)
+        assert (late.utterance_id, late.error) == (said(2).id, "sentiment_analysis had no time for this in 0.05 s")
+        held.gate.release(1)
+        assert (await one.settled())[-1].found == ()
+
+
+class Mute(AddonError):
+    """An error that cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("what was said")
+
+
+class Endless(tuple[Any, ...]):
+    """An answer that cannot even be looked at."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
+        raise RecursionError("what was said")
+
+
+@pytest.mark.parametrize("wrong", [Mute(), Endless()], ids=["error", "answer"])
+async def test_a_bug_in_an_add_on_is_its_own_error(wrong: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logged with the way it came and no word of what was said; the session and the next question go on."""
+
+    def look(utterance: Utterance, _before: Sequence[Utterance]) -> Any:
+        if utterance == said(2):
+            return ()
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong
+
+    async with client(sentiment_analysis=Scripted(look)) as one:
+        await one.begin(sentiment_analysis={})
+        one.examiner.examine(said(1))
+        one.examiner.examine(said(2))
+        failed, good = await one.settled()
+    assert (failed.found, failed.error) == (None, "sentiment_analysis failed")
+    assert good.found == ()
+    logged = capsys.readouterr()
+    assert "an add-on failed" in logged.out + logged.err
+    assert "what was said" not in logged.out + logged.err
+
+
+async def test_no_thread_to_be_had_is_an_error_of_the_add_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine at its limits costs an answer, not the session."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with client(sentiment_analysis=Scripted(lambda *_: ())) as one:
+        await one.begin(sentiment_analysis={})
+        with monkeypatch.context() as patched:
+            patched.setattr("vivavoce.runtime.addons.Thread.start", start)
+            one.examiner.examine(said(1))
+            (failed,) = await one.settled()
+        one.examiner.examine(said(2))
+        assert (failed.error, (await one.settled())[-1].found) == ("sentiment_analysis failed", ())
 
 
 async def test_a_session_that_rests_says_nothing_more() -> None:
@@ -356,13 +482,14 @@ async def test_what_an_add_on_refuses_is_told_when_the_session_is_made() -> None
     assert scripted.closed
 
 
-async def test_a_session_taken_up_goes_on_without_what_is_refused_now() -> None:
-    """The add-on that refuses answers with errors, redaction hides everything, and the others work as ever."""
+@pytest.mark.parametrize("how", ["refuse", "break", "nothing"])
+async def test_a_session_taken_up_goes_on_without_what_is_refused_now(how: str) -> None:
+    """What refuses, or breaks, answers with errors, redaction hides everything, and the others work as ever."""
     refused, redaction = Scripted(lambda *_: ()), Scripted(lambda *_: ())
     async with client(
         sentiment_analysis=refused, pii_redaction=redaction, named_entity_recognition=Scripted(lambda *_: ())
     ) as one:
-        asked = {SENTIMENTS: {"refuse": True}, Feature.PII_REDACTION: {"refuse": True}, ENTITIES: {}}
+        asked = {SENTIMENTS: {how: True}, Feature.PII_REDACTION: {how: True}, ENTITIES: {}}
         opened = await one.addons.open(SessionOptions(features=asked), taken_up=True)
         one.examiner.begin(one.addons, opened, [said(1)])
         findings = {finding.feature: finding for finding in await one.settled()}

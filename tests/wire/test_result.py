@@ -256,15 +256,24 @@ def test_failures_stand_beside_what_succeeded(lossless):
 def test_an_add_on_that_had_nothing_to_do_is_empty(lossless):
     """Asked for and never called: it succeeded; what was not asked for is not shown."""
     result = addon_results(lossless, [])
-    for feature, nothing in (
-        ("named_entity_recognition", []), ("sentiment_analysis", "[]"), ("summarization", None)
-    ):  # fmt: skip
+    for feature, nothing in (("named_entity_recognition", []), ("sentiment_analysis", "[]")):
         assert result[feature] == {
             "success": True, "is_empty": True, "exec_time": 0.0, "error": None, "results": nothing
         }  # fmt: skip
     assert [each["utterances"] for each in result["translation"]["results"]] == [[], []]
     plain = session_body(record(), FINALS, MESSAGES, GOOD)["result"]
     assert set(plain) == {"metadata", "transcription", "messages"}
+
+
+def test_a_summary_that_was_never_made_is_no_success(lossless):
+    """A session that ended without post-processing says so; that nothing was said, a summary says by being empty."""
+    envelope = addon_results(lossless, [])["summarization"]
+    error = envelope.pop("error")
+    assert envelope == {"success": False, "is_empty": True, "exec_time": 0.0, "results": None}
+    assert (error["status_code"], error["exception"]) == (409, "NotMade")
+    assert "no summary was made" in error["message"]
+    silent = addon_results(lossless, [Finding(feature=Feature.SUMMARIZATION, found="", spent_s=0.5)])["summarization"]
+    assert silent == {"success": True, "is_empty": True, "exec_time": 0.5, "error": None, "results": ""}
 
 
 records = st.builds(

@@ -28,6 +28,8 @@ _SHORTEST_NAME = 3
 def find_amounts(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
     """Give amounts of money, percentages, ordinals and addresses as kind and piece; they may overlap."""
     reading = sentence.figures
+    if not _DIGIT.search(reading.text):
+        return  # as in most sentences: every pattern has a number in it
     addresses = _ADDRESSES.get(sentence.language, ())
     for kind, pattern in (*money(sentence.language), ("PERCENT", _PERCENT), ("ORDINAL", _ORDINAL), *addresses):
         for match in pattern.finditer(reading.text):
@@ -101,6 +103,7 @@ def _any(names: frozenset[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)))
 
 
+_DIGIT = re.compile(r"\d")
 _AMOUNT = r"\d+(?:[.,]\d+)*"
 _SCALE = (
     r"(?: ?(?:k|m|bn|mio\.?|1000(?:000){0,3}|thousand|million|billion|tausend|millionen|mille|millones|milioni)(?!\w))?"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from phonenumbers import Leniency, PhoneNumberMatcher
@@ -25,6 +26,7 @@ _PARTS = frozenset({"-", "/", "."})
 _FILLERS = word_set("dash hyphen space um uh er erm")
 _FEWEST_READ_OUT = 4  # "one two three" is counting, a code is longer
 _CUE_WORDS = 8
+_ROUND_DIGITS = 4  # "1250000" may be a quantity, "12345000" hardly
 _CARD = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[0-9]|2[2-7])\d{14}|6\d{11,18}|3[47]\d{13}|3(?:0[0-59]|[689]\d)\d{11}|35\d{14}"
 )
@@ -55,7 +57,7 @@ def find_codes(sentence: Sentence, regions: Sequence[str] = ()) -> Iterator[tupl
         yield from _ibans(run)
         yield from _postcodes(run)
     for run in digit_runs(sentence):
-        if _is_counting(run):
+        if is_counting(run) and not is_announced(sentence, run[0].first):
             continue
         cards = list(_cards(run))
         yield from cards
@@ -109,16 +111,38 @@ def _is_code(word: str) -> bool:
     return word.isascii() and word.isalnum() and (word.isupper() or any(letter.isdigit() for letter in word))
 
 
-def _is_counting(run: Sequence[Unit]) -> bool:
-    """Tell whether somebody counts: one two three four."""
+def is_counting(run: Sequence[Unit]) -> bool:
+    """Tell whether somebody may be counting: one two three four, or down to one; nobody counts from seven on."""
     values = [int(unit.text) for unit in run if unit.text.isdigit()]
     steps = {after - before for before, after in pairwise(values)}
-    return len(values) > 2 and len(steps) == 1 and steps <= {1, -1}  # noqa: PLR2004
+    if len(values) <= 2 or len(steps) > 1:  # noqa: PLR2004
+        return False
+    return (1 in steps and values[0] <= 1) or (-1 in steps and values[-1] <= 1)
+
+
+def is_announced(sentence: Sentence, first: int) -> bool:
+    """Tell whether a word shortly before says that a number comes which is read out, and none that somebody counts."""
+    before = _before(sentence, first)
+    return not _NUMBER_CUES.isdisjoint(before) and not is_counted(sentence, first)
+
+
+def is_secret(sentence: Sentence, first: int) -> bool:
+    """Tell whether a word shortly before says that a password or the like comes, which may be short."""
+    return not _SECRET_CUES.isdisjoint(_before(sentence, first))
+
+
+def is_counted(sentence: Sentence, first: int) -> bool:
+    """Tell whether a word shortly before says that somebody counts."""
+    return not _COUNTING.isdisjoint(_before(sentence, first))
+
+
+def _before(sentence: Sentence, first: int) -> Sequence[str]:
+    return sentence.lower[max(0, first - _CUE_WORDS) : first]
 
 
 def _is_cued(sentence: Sentence, first: int) -> bool:
     """Tell whether a word shortly before says that a telephone number comes: "call", or "my number", not any number."""
-    before = sentence.lower[max(0, first - _CUE_WORDS) : first]
+    before = _before(sentence, first)
     pairs = pairwise(before)
     return not _TELEPHONE_CUES.isdisjoint(before) or any(
         whose in _WHOSE and word in {"number", "numéro", "nummer", "número", "numero"} for whose, word in pairs
@@ -163,14 +187,27 @@ def _telephones(run: Sequence[Unit], regions: Sequence[str], *, cued: bool) -> I
     reading = Reading([Piece(unit.text, unit.first, unit.stop) for unit in run])
     text = reading.text.replace("+ ", "+", 1)
     skipped = len(reading.text) - len(text)
-    leniency = Leniency.POSSIBLE if cued else Leniency.VALID
-    for region in (None,) if international else regions:
-        found = list(PhoneNumberMatcher(text, region, leniency=leniency))
-        for match in found:
-            first, stop = reading.words(match.start + (skipped if match.start else 0), match.end + skipped)
-            yield "PHONE_NUMBER", Piece(match.raw_string, first, stop)
-        if found:
-            return
+    for start, raw in _telephones_in(text, (None,) if international else tuple(regions), is_cued=cued):
+        first, stop = reading.words(start + (skipped if start else 0), start + len(raw) + skipped)
+        yield "PHONE_NUMBER", Piece(raw, first, stop)
+
+
+@lru_cache(maxsize=256)
+def _telephones_in(text: str, regions: Sequence[str | None], *, is_cued: bool) -> Sequence[tuple[int, str]]:
+    """Give where telephone numbers begin, and their texts, by the first country that has any.
+
+    A number is in many partials and in its final, and to look at it takes a millisecond.
+    """
+    leniency = Leniency.POSSIBLE if is_cued else Leniency.VALID
+    for region in regions:
+        if found := [(match.start, match.raw_string) for match in PhoneNumberMatcher(text, region, leniency=leniency)]:
+            return found
+    return ()
+
+
+def is_phrase(digits: Sequence[Unit]) -> bool:
+    """Tell whether digits were said as one number of several words, as quantities are: "twelve thousand"."""
+    return len(digits) == 1 and digits[0].stop - digits[0].first > 1
 
 
 def long_number(run: Sequence[Unit]) -> Piece | None:
@@ -180,8 +217,8 @@ def long_number(run: Sequence[Unit]) -> Piece | None:
     if len(text) < FEWEST_DIGITS:
         return None
     if len(digits) == 1 and text[0] != "0":
-        quantity = digits[0].stop - digits[0].first > 1 or text.endswith("000")
-        if quantity or len(text) == FEWEST_DIGITS:
+        rounded = text.endswith("000") and len(text.rstrip("0")) <= _ROUND_DIGITS
+        if rounded or is_phrase(digits) or len(text) == FEWEST_DIGITS:
             return None
     return Piece(text, run[0].first, run[-1].stop)
 
@@ -190,5 +227,24 @@ _TELEPHONE_CUES = word_set(
     """phone telephone mobile cell cellphone call tel dial ring fax landline whatsapp téléphone appelez portable
     teléfono móvil llame telefon telefonnummer handy telefone celular telefono cellulare chiamare telefoonnummer
     mobiel bel"""
+)
+_SECRET_CUES = word_set(
+    """password passwords passcode passphrase pin pins code cvv cvc otp kennwort passwort geheimzahl mdp
+    contraseña clave senha codice código wachtwoord pincode"""
+)
+_NUMBER_CUES = (
+    _TELEPHONE_CUES
+    | _SECRET_CUES
+    | word_set(
+        """number numbers account accounts card reference ref order policy invoice booking ticket case customer member
+        membership passport licence license serial id identification iban sort routing insurance social tax numéro
+        compte carte référence commande facture dossier nummer konto kontonummer karte bestellung rechnung
+        rechnungsnummer kundennummer número cuenta tarjeta pedido factura referencia numero conto carta ordine fattura
+        conta cartão pedido fatura rekening rekeningnummer kaart bestelling factuur klantnummer"""
+    )
+)
+_COUNTING = word_set(
+    """count counts counted counting countdown zähle zählen zählt gezählt comptez compter compté contar contamos contare
+    contiamo tellen telt geteld"""
 )
 _WHOSE = word_set("my your his her our their mon mi meine minha mio mijn")

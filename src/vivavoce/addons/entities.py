@@ -66,8 +66,10 @@ class NamedEntities:
             self.threads = self._llm.concurrency
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 - there are none
-        """Give the looker."""
+        """Give the looker, with its tables and models loaded; raises `AddonError`."""
         warm(languages)
+        if self._pipeline is not None:
+            self._pipeline.load()
         return AddonParts(by_target={"": self})
 
     def look(self, utterance: Utterance, before: Sequence[Utterance]) -> tuple[Entity, ...]:

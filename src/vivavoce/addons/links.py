@@ -8,8 +8,8 @@ mailbox; "see us at" makes none. What was pieced together counts only if linkify
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache, lru_cache
 
 from linkify_it import LinkifyIt
 from linkify_it.tlds import TLDS
@@ -18,6 +18,7 @@ from vivavoce.addons.spoken import Piece, Sentence, Sort, Unit, word_set
 
 _TOP_LEVEL = frozenset(name.lower() for name in TLDS)
 _MAILBOX_MARKS = frozenset({".", "_", "-", "+"})
+_JOINTS = frozenset({"-", "_"})
 _NAME_WORDS = 3  # "john smith at": a mailbox is said in two or three words at most
 _HOST_WORDS = 3  # "at my company dot com"
 _LONGEST = 60  # units of one address
@@ -35,13 +36,14 @@ def links_in(units: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
     if not any("." in unit.text or "@" in unit.text for unit in units):
         return  # as in most sentences: no link is without a dot
     taken: dict[int, int] = {}
+    ats = {at for at, unit in enumerate(units) if unit.text == "@"}
     # All mail first: half a mailbox may look like a host, "john dot cool at example dot com".
-    for seek in (_written, _mail, _web):
+    for seek, places in ((_written, range(len(units))), (_mail, ats), (_web, _web_starts(units))):
         at = floor = 0
         while at < len(units):
             if at in taken:
                 at = floor = taken[at]
-            elif link := seek(units, at, floor):
+            elif at in places and (link := seek(units, at, floor)):
                 kind, piece = link
                 yield kind, piece
                 start = floor
@@ -59,6 +61,7 @@ def _linkify() -> LinkifyIt:
     return LinkifyIt().tlds(list(TLDS), True)
 
 
+@lru_cache(maxsize=256)
 def _kind(text: str) -> str | None:
     """Give what linkify takes a text for, if it takes the whole of it."""
     for match in _linkify().match(text) or ():
@@ -115,6 +118,26 @@ def _web(units: Sequence[Unit], at: int, _floor: int) -> tuple[str, Piece] | Non
     return _checked(scheme + text.lower(), units[start], units[stop - 1])
 
 
+def _web_starts(units: Sequence[Unit]) -> Collection[int]:
+    """Give the units at which a host may begin: those with a label behind which a dot comes; sought once for all."""
+    if any(unit.text == ":" for unit in units):
+        return range(len(units))  # perhaps a scheme, which may be spelled
+    starts = set()
+    for at, unit in enumerate(units):
+        if "." not in unit.text:
+            continue
+        start = at if unit.sort is Sort.WORD else at - 1
+        while start >= 0:
+            starts.add(start)
+            joined = start > 0 and units[start - 1].text in _JOINTS
+            if units[start].sort is Sort.WORD and not joined:
+                break
+            if units[start].sort is Sort.SYMBOL and units[start].text not in _JOINTS:
+                break
+            start -= 1
+    return starts
+
+
 def _scheme(units: Sequence[Unit], at: int) -> int | None:
     """Give the unit after `http://` or `https://`."""
     if units[at].text[0] not in "hH":
@@ -160,7 +183,7 @@ def _label(units: Sequence[Unit], at: int, words: int = 1) -> int | None:
         if part is None:
             return None
         stop = part
-        if stop + 1 < len(units) and units[stop].text in {"-", "_"} and not units[stop - 1].ends:
+        if stop + 1 < len(units) and units[stop].text in _JOINTS and not units[stop - 1].ends:
             stop += 1
             continue
         return stop

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from itertools import islice
-from threading import BoundedSemaphore, Lock
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import stamina
@@ -75,6 +75,38 @@ class _Unknown(AddonError):
     """The endpoint refuses the request's form."""
 
 
+class Turns:
+    """So many questions at once, live ones first; others have half of the turns at most, or the only one."""
+
+    def __init__(self, most: int) -> None:
+        self._free, self._aside = most, max(most // 2, 1)
+        self._live_waiting = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, deadline: float, *, live: bool) -> Iterator[None]:
+        """Wait for a turn and hold it for the block; raises `AddonError` where none comes before the deadline."""
+        with self._changed:
+            self._live_waiting += live
+            is_ours = self._changed.wait_for(lambda: self._may(live=live), max(deadline - time.monotonic(), 0))
+            self._live_waiting -= live
+            self._changed.notify_all()
+            if not is_ours:
+                raise AddonError(_REASONS[_BUSY])
+            self._free -= 1
+            self._aside -= not live
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._aside += not live
+                self._changed.notify_all()
+
+    def _may(self, *, live: bool) -> bool:
+        return self._free > 0 and (live or (self._aside > 0 and not self._live_waiting))
+
+
 class Llm:
     """A client of one endpoint, for any number of threads; made by `connect`."""
 
@@ -83,9 +115,9 @@ class Llm:
 
         # At its debug level, which an environment variable sets, the library logs what it sends.
         logging.getLogger("openai").setLevel(logging.WARNING)
-        self.concurrency = endpoint.concurrency
+        self.concurrency, self.aside = endpoint.concurrency, max(endpoint.concurrency // 2, 1)
         self._endpoint = endpoint
-        self._turns = BoundedSemaphore(endpoint.concurrency)
+        self._turns = Turns(endpoint.concurrency)
         self._has_schemas = True
         # What is said goes to the address that the operator chose and to no other: redirects are not followed.
         self._client = openai.OpenAI(
@@ -103,18 +135,19 @@ class Llm:
         *,
         fits: Callable[[Form], bool] = lambda _: True,
         within_s: float | None = None,
+        live: bool = True,
     ) -> Form:
         """Give the answer to the prompt of that name about what is `given`, which is plain JSON; blocks.
 
         `fits` says whether an answer of the right form makes sense. The answer comes within the endpoint's time and
-        `within_s`, whichever is shorter. Raises `AddonError`.
+        `within_s`, whichever is shorter. What is not `live` lets live questions go first. Raises `AddonError`.
         """
         deadline = time.monotonic() + min(self._endpoint.timeout_s, within_s or self._endpoint.timeout_s)
         messages: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": _instructions(prompt, form)},
             {"role": "user", "content": json.dumps(given, ensure_ascii=False).encode(errors="replace").decode()},
         ]
-        with self._turn(deadline):
+        with self._turns.take(deadline, live=live):
             text = self._complete(messages, form, deadline)
             answer = read_answer(text, form)
             if answer is None or not fits(answer):
@@ -135,15 +168,6 @@ class Llm:
                 return
             del _USERS[self._endpoint], _CLIENTS[self._endpoint]
         self._client.close()
-
-    @contextmanager
-    def _turn(self, deadline: float) -> Iterator[None]:
-        if not self._turns.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise AddonError(_REASONS[_BUSY])
-        try:
-            yield
-        finally:
-            self._turns.release()
 
     def _complete(self, messages: list[ChatCompletionMessageParam], form: type[Answer], deadline: float) -> str:
         """Give the model's text, asked again after passing failures."""

@@ -2,7 +2,7 @@
 
 Rules cannot tell a name from another word, so this is where a model comes in: any spaCy pipeline with an entity
 recogniser, by the name of its package or the path of its directory. It needs `vivavoce[names]`; the pipeline itself is
-loaded when the first utterance arrives, from this machine only. A GLiNER model, too, can be a part of such a pipeline.
+loaded when the first session asks for names, from this machine only. A GLiNER model, too, can be a part of one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from vivavoce.errors import SetupError
+from vivavoce.errors import AddonError, SetupError
 from vivavoce.plugins import AddonSettings
 
 NAME_KINDS = ("NAME", "ORGANIZATION", "LOCATION")
@@ -34,6 +34,9 @@ _LABELS = {
 
 class Names(Protocol):
     """A model of names; blocking, called from several threads at once."""
+
+    def load(self) -> None:
+        """Load what takes long, so that no text waits for it; raises `AddonError`."""
 
     def find(self, text: str, language: str) -> Iterator[tuple[str, int, int]]:
         """Give each name as its kind, one of `NAME_KINDS`, and its characters `[start, stop)` in the text."""
@@ -60,19 +63,29 @@ class SpacyNames:
                 f"no spaCy pipeline at {pipeline!r}: name an installed package or a directory with a config.cfg"
             )
         self._name = pipeline
-        self._lock = threading.Lock()
-        self._loaded: Any = None
+
+    def load(self) -> None:
+        """Load the pipeline, once for everybody in this process; raises `AddonError` where it cannot be."""
+        try:
+            _pipeline(self._name)
+        except Exception as error:
+            raise AddonError("the spaCy pipeline for names cannot be loaded") from error
 
     def find(self, text: str, _language: str) -> Iterator[tuple[str, int, int]]:
-        """Give the names in a text; what else the pipeline finds is left out. Loads the pipeline the first time."""
-        for entity in self._pipeline()(text).ents:
+        """Give the names in a text; what else the pipeline finds is left out."""
+        for entity in _pipeline(self._name)(text).ents:
             if kind := _LABELS.get(entity.label_):
                 yield kind, entity.start_char, entity.end_char
 
-    def _pipeline(self) -> Any:
-        with self._lock:
-            if self._loaded is None:
-                import spacy  # noqa: PLC0415 - it takes a second and belongs to an extra
 
-                self._loaded = spacy.load(self._name)
-            return self._loaded
+_LOADING = threading.Lock()
+_LOADED: dict[str, Any] = {}
+
+
+def _pipeline(name: str) -> Any:
+    with _LOADING:
+        if name not in _LOADED:
+            import spacy  # noqa: PLC0415 - it takes a second and belongs to an extra
+
+            _LOADED[name] = spacy.load(name)
+        return _LOADED[name]

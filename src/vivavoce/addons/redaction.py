@@ -4,7 +4,8 @@ The rule knows one utterance at a time and nothing else, so that the same words 
 after a crash too; markers are therefore counted within their utterance. Where in doubt it hides:
 
 - With any of `NUMBER_KINDS` chosen, every long number goes, also one that lacks a digit of being a card, and so do
-  digits at the edges of an utterance, which may be the half of a number that was cut in two. They are called NUMBER.
+  digits at the edges of an utterance, which may be the half of a number that was cut in two, and digits behind a word
+  such as "account" or "password", which a quantity or counting would otherwise be left as. They are called NUMBER.
 - With EMAIL_ADDRESS chosen, the half of an address at an edge goes too: "john dot smith at", "at example dot com".
 - In a partial, what may still become an entity is withheld with everything after it: the number or the address that the
   partial ends in, and with EMAIL_ADDRESS chosen the last word, which the next may make a mailbox.
@@ -17,7 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from vivavoce.addons.codes import SHORTEST_IBAN, code_runs, digit_runs
+from vivavoce.addons.codes import (
+    FEWEST_DIGITS,
+    SHORTEST_IBAN,
+    code_runs,
+    digit_runs,
+    is_announced,
+    is_counted,
+    is_counting,
+    is_phrase,
+    is_secret,
+)
 from vivavoce.addons.dates import calendar_names
 from vivavoce.addons.entities import KINDS, pieces_of, warm
 from vivavoce.addons.links import find_links, links_in
@@ -44,6 +55,7 @@ MASK = "####"
 _PATH = "realtime_processing.pii_redaction_config.entity_types"
 _MARGIN_S = 0.1  # word times are right to about this much
 _AT_EDGE = 2  # words beyond a run of digits that still leave it at the edge: "and four one one"
+_MOST_COUNTED = 7  # digits in a row; telephone numbers are as long, and few count so far without saying so
 _STREET_WORDS = 4  # a house number and at most three words come before the kind of street
 _CURRENCY_WORDS = 2  # an amount and "Swiss", before "francs"
 _NEAR = 40  # words at an edge in which an address may be cut
@@ -67,10 +79,12 @@ class PiiRedaction:
         self._names = pipeline_of(settings)
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
-        """Give the rule, with its tables loaded; raises `InvalidConfig` for types that are not known."""
+        """Give the rule, with its tables and models loaded; raises `InvalidConfig` for types that are not known."""
         warm(languages)
         style: Style = "mask" if options["processed_text_type"] == "MASK" else "marker"
         rule = Redaction(options["entity_types"], style, names=self._names)
+        if self._names is not None and set(NAME_KINDS) & set(rule.kinds):
+            self._names.load()
         return AddonParts(rule=rule, hides=rule.spans if options["redact_audio"] else None)
 
     def close(self) -> None:
@@ -102,15 +116,19 @@ class Redaction:
         self._style = style
         self._regions = tuple(regions)
         self._names = names
+        self._last: tuple[Utterance | None, list[tuple[str, Piece]]] = None, []
 
     def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:
         """Give the utterance with one marker or mask, over the same time, for the words of each entity.
 
         A partial loses its end where that may yet become an entity; it may have no words left.
         """
-        sentence = Sentence(utterance)
-        hidden = self._hidden(sentence, final=final)
-        stop = len(utterance.words) if final else self._open_from(sentence, hidden)
+        if final:
+            hidden, stop = self._hidden_of(utterance), len(utterance.words)
+        else:
+            sentence = Sentence(utterance)
+            hidden = self._hidden(sentence, final=False)
+            stop = self._open_from(sentence, hidden)
         words: list[Word] = []
         counts: dict[str, int] = {}
         at = 0
@@ -131,7 +149,7 @@ class Redaction:
         They reach a little beyond the words, whose times are not exact.
         """
         spans: list[tuple[float, float]] = []
-        for _, piece in self._hidden(Sentence(utterance), final=True):
+        for _, piece in self._hidden_of(utterance):
             start = max(0.0, utterance.words[piece.first].start - _MARGIN_S)
             end = utterance.words[piece.stop - 1].end + _MARGIN_S
             if spans and start <= spans[-1][1]:
@@ -139,6 +157,14 @@ class Redaction:
                 spans.pop()
             spans.append((start, end))
         return spans
+
+    def _hidden_of(self, utterance: Utterance) -> list[tuple[str, Piece]]:
+        """Give what is hidden of a final; `spans` and `rewrite` ask about the same one, one after the other."""
+        asked, found = self._last
+        if asked is not utterance:
+            found = self._hidden(Sentence(utterance), final=True)
+            self._last = utterance, found
+        return found
 
     def _hidden(self, sentence: Sentence, *, final: bool) -> list[tuple[str, Piece]]:
         """Give what is hidden, in order and not overlapping."""
@@ -204,9 +230,14 @@ def _merged(hidden: Sequence[tuple[str, Piece]], extra: Sequence[tuple[str, Piec
 def _sifted(sentence: Sentence, hidden: list[tuple[str, Piece]]) -> tuple[list[tuple[str, Piece]], list[Piece]]:
     """Give what is hidden without numbers that are amounts or dates, and what else is in doubt.
 
-    That is runs of digits at the edges, and the whole of those that hold a number to hide.
+    That is runs of digits at the edges or behind words that announce a number, digits in a row that are too many to be
+    counted for no reason, and the whole of those that hold a number to hide.
     """
-    doubtful = [Piece("", run[0].first, run[-1].stop) for run in digit_runs(sentence) if _may_be_part(sentence, run)]
+    doubtful = [
+        Piece("", run[0].first, run[-1].stop)
+        for run in digit_runs(sentence)
+        if _may_be_part(sentence, run) or _may_be_code(sentence, run)
+    ]
     for run in digit_runs(sentence):
         whole = Piece("", run[0].first, run[-1].stop)
         if any(kind in NUMBER_KINDS - {"NUMBER"} and _overlap(piece, whole) for kind, piece in hidden):
@@ -232,6 +263,19 @@ def _may_be_part(sentence: Sentence, run: Sequence[Unit]) -> bool:
     if len(text) < FEWEST_EDGE_DIGITS or (run[0].first > _AT_EDGE and run[-1].stop < len(sentence.words) - _AT_EDGE):
         return False
     return len(run) > 1 or text[0] == "0" or (run[0].stop - run[0].first == 1 and not text.endswith("000"))
+
+
+def _may_be_code(sentence: Sentence, run: Sequence[Unit]) -> bool:
+    """Tell whether digits anywhere are a code by what was said before, or for want of a word that somebody counts."""
+    digits = [unit for unit in run if unit.text != "+"]
+    length, first = sum(len(unit.text) for unit in digits), run[0].first
+    if is_phrase(digits):
+        return False
+    if is_secret(sentence, first):
+        return length >= FEWEST_EDGE_DIGITS
+    if is_announced(sentence, first):
+        return length >= FEWEST_DIGITS
+    return length >= _MOST_COUNTED and is_counting(run) and not is_counted(sentence, first)
 
 
 def _broken_ibans(sentence: Sentence) -> Iterator[Piece]:

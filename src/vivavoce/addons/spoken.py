@@ -16,7 +16,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from functools import cached_property
 from typing import Any
 
@@ -64,7 +64,7 @@ class Reading:
         return self.pieces[first].first, self.pieces[last].stop
 
 
-class Sort(Enum):
+class Sort(IntEnum):
     """What a unit is."""
 
     DIGITS = auto()

@@ -109,7 +109,9 @@ class LlmSummary:
         def fits(answer: _Points) -> bool:
             return any(map(str.strip, answer.points)) and sum(map(len, answer.points)) <= most
 
-        found = self._llm.ask("summary_bullet_points", given, _Points, fits=fits, within_s=_left_s(deadline))
+        found = self._llm.ask(
+            "summary_bullet_points", given, _Points, fits=fits, within_s=_left_s(deadline), live=False
+        )
         points = [" ".join(point.split()).removeprefix("- ") for point in found.points]
         return "\n".join(f"- {point}" for point in points if point)
 
@@ -129,7 +131,7 @@ class LlmSummary:
                         failures.append(failure)
 
         # Daemons, unlike the threads of an executor: the end of the program does not wait for an endpoint.
-        readers = [Thread(target=read, name=f"summary-{nth}", daemon=True) for nth in range(self._llm.concurrency)]
+        readers = [Thread(target=read, name=f"summary-{nth}", daemon=True) for nth in range(self._llm.aside)]
         readers = readers[: len(parts)]
         for reader in readers:
             reader.start()
@@ -143,7 +145,7 @@ class LlmSummary:
         def fits(answer: _Text) -> bool:
             return bool(answer.summary.strip()) and len(answer.summary) <= most
 
-        return self._llm.ask(prompt, given, _Text, fits=fits, within_s=_left_s(deadline)).summary.strip()
+        return self._llm.ask(prompt, given, _Text, fits=fits, within_s=_left_s(deadline), live=False).summary.strip()
 
 
 class SummaryAddon:
@@ -157,7 +159,7 @@ class SummaryAddon:
                 raise SetupError("--summarizer llm needs --llm-url with --llm-model")
             self._llm = connect(settings.llm)
         self._within_s = settings.closing_deadline
-        self.threads = self._llm.concurrency if self._llm else 1
+        self.threads = self._llm.aside if self._llm else 1
         """How many transcripts may be read at once."""
 
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)

@@ -33,7 +33,7 @@ from vivavoce.plugins import (
     plugin_names,
 )
 from vivavoce.runtime import metrics
-from vivavoce.runtime.opened import RULES, Opened, place_of
+from vivavoce.runtime.opened import RULES, Opened, place_of, way_to
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Addons:
     def __init__(self, settings: Settings, installed: Mapping[Feature, Addon], missing: Mapping[Feature, str]) -> None:
         self.missing = missing
         self.deadline_s, self.closing_s = settings.addon_deadline, settings.closing_deadline
-        self._installed = {feature: _Installed(feature, addon) for feature, addon in installed.items()}
+        self._installed = {feature: _Installed(feature, addon, self.closing_s) for feature, addon in installed.items()}
 
     @classmethod
     async def load(cls, settings: Settings) -> Addons:
@@ -93,26 +93,36 @@ class Addons:
         lookers: dict[tuple[Feature, str], UtteranceAddon] = {}
         readers: dict[Feature, TranscriptAddon] = {}
         for feature, own in options.features.items():
-            installed = self._installed.get(feature)
-            addon = installed.addon if installed else _Absent(feature)
-            try:
-                parts = await asyncio.to_thread(addon.open, own, options.languages)
-            except (RequestError, AddonError, AddonMissing) as error:
-                if not taken_up:
-                    raise
-                log.error("an add-on refuses a session it took before", addon=feature.value, error=place_of(error))
-                parts = _Absent(feature).open(own, options.languages)
+            parts = await self._parts(feature, own, options.languages, taken_up=taken_up)
             if parts.rule is not None:
                 rules[feature] = parts.rule
-            hints += parts.hints
+            hints += tuple(parts.hints)
             hides = hides or parts.hides
             lookers |= {(feature, target): looker for target, looker in parts.by_target.items()}
             if parts.transcript is not None:
                 readers[feature] = parts.transcript
         return Opened(rules=rules, hints=hints, hides=hides, lookers=lookers, readers=readers)
 
+    async def _parts(
+        self, feature: Feature, own: Mapping[str, Any], languages: Sequence[str], *, taken_up: bool
+    ) -> AddonParts:
+        installed = self._installed.get(feature)
+        addon = installed.addon if installed else _Absent(feature)
+        try:
+            parts = await asyncio.to_thread(addon.open, own, languages)
+            if not isinstance(parts, AddonParts):
+                raise AddonError(f"{feature} gave no parts")  # noqa: TRY301 - as if it had refused by itself
+        except Exception as error:
+            if not taken_up:
+                raise
+            known = isinstance(error, RequestError | AddonError | AddonMissing)
+            way = {} if known else {"way": way_to(error)}
+            log.error("an add-on refuses a session it took before", addon=feature.value, error=place_of(error), **way)
+            return _Absent(feature).open(own, languages)
+        return parts
+
     async def answer(self, feature: Feature, look: Callable[[], Findings], deadline_s: float) -> Answer:
-        """Give what an add-on says, once it is its turn."""
+        """Give what an add-on says, once it is its turn; an error where that does not come in `closing_s`."""
         installed = self._installed.get(feature)
         if installed is None:
             return Answer(error=_absence(feature))
@@ -130,16 +140,20 @@ class Addons:
 class _Installed:
     """One add-on, and whose turn it is."""
 
-    def __init__(self, feature: Feature, addon: Addon) -> None:
+    def __init__(self, feature: Feature, addon: Addon, patience_s: float) -> None:
         self.addon = addon
-        self._feature = feature
+        self._feature, self._patience_s = feature, patience_s
         self._turns = asyncio.Semaphore(addon.threads)
         self._calls: set[asyncio.Task[Answer]] = set()
         self._lost = 0
 
     async def answer(self, look: Callable[[], Findings], deadline_s: float) -> Answer:
         """Wait for a turn and call the add-on; who is cancelled leaves the turn to the call until that is done."""
-        await self._turns.acquire()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            return Answer(error=f"{self._feature} had no time for this in {self._patience_s:g} s")
         call = asyncio.create_task(self._call(look, deadline_s), name=f"addon-{self._feature}")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -154,24 +168,28 @@ class _Installed:
 
     async def _call(self, look: Callable[[], Findings], deadline_s: float) -> Answer:
         started = time.monotonic()
+        found: object = None
         try:
             found, failure = await self._run(look, deadline_s)
+            if failure is None and not _is_sound(self._feature, found):
+                failure = AddonError(f"{self._feature} gave an answer that cannot be shown")
         except TimeoutError:
-            found, failure = None, AddonError(f"{self._feature} took longer than {deadline_s:g} s")
+            failure = AddonError(f"{self._feature} took longer than {deadline_s:g} s")
+        except Exception as error:  # noqa: BLE001 - no thread to be had, or an answer that cannot even be looked at
+            failure = error
         finally:
             self._turns.release()
         spent_s = time.monotonic() - started
-        if failure is None and _is_sound(self._feature, found):
+        if failure is None:
             return Answer(found=cast("Findings", found), spent_s=spent_s)
         return Answer(error=self._reason(failure), spent_s=spent_s)
 
-    def _reason(self, failure: BaseException | None) -> str:
+    def _reason(self, failure: BaseException) -> str:
         """Say why there is no answer; what an add-on did not mean to say may quote its text, and is not repeated."""
         if isinstance(failure, AddonError):
-            return str(failure).encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS]
-        if failure is None:
-            return f"{self._feature} gave an answer that cannot be shown"
-        log.error("an add-on failed", addon=self._feature.value, error=place_of(failure))
+            with suppress(Exception):  # an error of an add-on's own making may have no text
+                return str(failure).encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS]
+        log.error("an add-on failed", addon=self._feature.value, error=place_of(failure), way=way_to(failure))
         return f"{self._feature} failed"
 
     async def _run(self, look: Callable[[], Findings], deadline_s: float) -> tuple[object, BaseException | None]:

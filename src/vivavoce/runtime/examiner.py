@@ -13,7 +13,7 @@ the next process asks again for just what is missing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -62,8 +62,11 @@ class Examiner:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many answers are owed that a session that is ahead of its time should wait."""
-        return len(self._owed) >= MANY_WAIT * max(len(self._opened.lookers), 1)
+        """Whether an add-on owes so many answers that a session that is ahead of its time should wait."""
+        if len(self._owed) < MANY_WAIT:
+            return False
+        waiting = Counter((question.feature, question.target) for question in self._owed)
+        return max(waiting.values()) >= MANY_WAIT
 
     def examine(self, utterance: Utterance) -> None:
         """Show a final that is out to every add-on that has not spoken of it."""
@@ -79,7 +82,8 @@ class Examiner:
             self._ask(question, partial(looker.look, utterance, before), self._addons.deadline_s)
 
     def read(self, transcript: Transcript) -> None:
-        """Show the whole transcript to every add-on that has not spoken of it."""
+        """Show the whole transcript to every add-on that has not spoken of it; `hurry` gives it a time of its own."""
+        self._stop_hurrying()
         for feature, reader in self._opened.readers.items():
             question = _Question(feature=feature)
             if not self._was_answered(question):
@@ -92,8 +96,7 @@ class Examiner:
 
     def close(self) -> None:
         """Give up what is owed without a word; another process may ask again."""
-        if self._closing is not None:
-            self._closing.cancel()
+        self._stop_hurrying()
         for task in self._owed.values():
             task.cancel()
         self._owed.clear()
@@ -115,7 +118,13 @@ class Examiner:
         else:
             self._say(UtteranceExamined(utterance=question.utterance, finding=finding))
 
+    def _stop_hurrying(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
     def _give_up(self) -> None:
+        self._closing = None
         owed = list(self._owed)
         for task in self._owed.values():
             task.cancel()

@@ -31,6 +31,7 @@ from vivavoce.runtime.listener import Models
 from vivavoce.runtime.parts import Parts, Past, Wire
 from vivavoce.runtime.retention import Retention
 from vivavoce.runtime.session import STATES, Session
+from vivavoce.runtime.silencing import asks_for_silence, names_silence, silence_session
 
 log = structlog.get_logger()
 
@@ -287,8 +288,32 @@ class Hub:
             except Exception:
                 # One session that cannot be taken up must not keep the others away.
                 log.exception("session cannot be taken up", session=record.id)
+                self._tasks[record.id] = asyncio.create_task(self._give_up(record), name=f"give-up-{record.id}")
+
+    async def _give_up(self, record: SessionRecord) -> None:
+        """End a session that cannot be taken up, when nothing is left in its audio that was to be silenced."""
+        try:
+            if await self._silence(record):
                 ended = Write(session_id=record.id, status=Status.ERROR, error_code=500, completed_at=now())
                 await self.store.commit([ended])
+        except StoreError as error:
+            log.error("session is not ended: the next process tries again", session=record.id, error=str(error))
+        finally:
+            if not self._closing:
+                del self._tasks[record.id]
+
+    async def _silence(self, record: SessionRecord) -> bool:
+        try:
+            options = self._parts.wire.options_of(record.request)
+        except Exception:
+            if not names_silence(record.request):
+                return True
+            log.exception("nobody can tell what to silence: audio is deleted", session=record.id)
+            await asyncio.to_thread(self.audio.delete, record.id)
+            return True
+        if not asks_for_silence(options):
+            return True
+        return await silence_session(self.store, self.audio, record.id, options, failed=True)
 
     async def _reopen_one(self, record: SessionRecord) -> None:
         store, audio = self.store, self.audio

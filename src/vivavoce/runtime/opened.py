@@ -28,3 +28,8 @@ def place_of(error: BaseException) -> str:
     """Name an error and where it was raised, without its text, which may quote what was said."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
+
+
+def way_to(error: BaseException) -> list[str]:
+    """Give the places that an error came through, outermost first: its traceback without any text or value."""
+    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]

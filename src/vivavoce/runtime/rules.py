@@ -16,7 +16,7 @@ import structlog
 from vivavoce.errors import AddonError
 from vivavoce.events import Final, Partial, Problem
 from vivavoce.model import Feature, Utterance, Word
-from vivavoce.runtime.opened import RULES, Opened, place_of
+from vivavoce.runtime.opened import RULES, Opened, place_of, way_to
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class TextRules:
             try:
                 heard = _kept(heard, rule.rewrite(heard, final=False))
             except Exception as error:  # noqa: BLE001 - a rule may be anybody's, and fail in any way
-                self._log.error("a text rule failed", rule=feature.value, error=place_of(error))
+                self._log.error("a text rule failed", rule=feature.value, error=place_of(error), way=way_to(error))
                 if feature is Feature.PII_REDACTION:
                     return None
         return Partial(utterance=heard) if heard.words else None
@@ -52,7 +52,7 @@ class TextRules:
                     hidden = tuple((float(start), float(end)) for start, end in self._hides(heard))
                 heard = _kept(heard, rule.rewrite(heard, final=True))
             except Exception as error:  # noqa: BLE001 - a rule may be anybody's, and fail in any way
-                self._log.error("a text rule failed", rule=feature.value, error=place_of(error))
+                self._log.error("a text rule failed", rule=feature.value, error=place_of(error), way=way_to(error))
                 self._say(_problem(feature, heard))
                 if feature is Feature.PII_REDACTION:
                     return _withheld(heard)

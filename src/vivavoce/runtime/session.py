@@ -47,7 +47,6 @@ from vivavoce.events import (
 from vivavoce.model import (
     Control,
     Delivery,
-    Feature,
     Kind,
     Result,
     SessionOptions,
@@ -69,7 +68,7 @@ from vivavoce.runtime.opened import Opened
 from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.rules import TextRules
 from vivavoce.runtime.sayings import Sayings
-from vivavoce.runtime.silencing import Span, findings_in, hidden_spans, silence
+from vivavoce.runtime.silencing import asks_for_silence, findings_in, silence_session
 
 log = structlog.get_logger()
 
@@ -423,6 +422,7 @@ class Session:
     async def _examine(self, transcript: Transcript) -> bool:
         """Ask add-ons about the whole transcript; False where the server stops before they have answered."""
         self._examiner.read(transcript)
+        self._examiner.hurry()
         while not self._examiner.settled:
             if self._draining:
                 await self._await_receipts()
@@ -454,25 +454,18 @@ class Session:
         self.mailbox.close(ending if self._failure is None else Ending.FAILED)
 
     async def _silence(self) -> bool:
-        """Silence in the stored audio what redaction hid, where that was asked for; False where it cannot be done.
-
-        Where the session failed, nobody knows what is in the audio that was not heard, so that goes too.
-        """
-        if not self._options.features.get(Feature.PII_REDACTION, {}).get("redact_audio"):
+        """Silence in the stored audio what is to be, where that was asked for; False where it cannot be done."""
+        if not asks_for_silence(self._options):
             return True
+        failed = self._outcome is Status.ERROR
+        if failed:
+            # What came behind the silence would stay: no audio and no answer is taken any more.
+            self._stopped = True
+            self._listener.close()
+            self._examiner.close()
         await self._sayings.settle()
-        audio, store = self._options.audio, self._parts.store
-        try:
-            spans = hidden_spans(await store.finals(self.id), await store.findings(self.id))
-            if self._outcome is Status.ERROR:
-                heard_s, all_s = self._seconds(self._heard), self._seconds(self._intake.size)
-                spans += [Span(channel=channel, start=heard_s, end=all_s) for channel in range(audio.channels)]
-            start = self._intake.audio_start or 0
-            await asyncio.to_thread(silence, self._parts.audio, self.id, audio, start, spans)
-        except StoreError as error:
-            self._log.error("audio could not be silenced", error=str(error))
-            return False
-        return True
+        await self._parts.journal.settle(self.id)
+        return await silence_session(self._parts.store, self._parts.audio, self.id, self._options, failed=failed)
 
     @property
     def _decoding_s(self) -> float:

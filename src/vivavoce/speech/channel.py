@@ -118,6 +118,11 @@ class _Segment:
     shown_to: int = 0
 
 
+def utterance_name(channel: int, onset: int) -> str:
+    """Name the utterance whose speech begins at a sample; no other one of its session has that name."""
+    return f"{channel:02}_{onset * 1000 // SAMPLE_RATE:08}"
+
+
 class Channel:
     """One track, from 0; pure, and the same for every split of the same frames."""
 
@@ -229,7 +234,7 @@ class Channel:
         match mark:
             case Opened(onset=onset):
                 start = max(onset - PREROLL, self._free_from, self._kept_from)
-                name = f"{self._index:02}_{onset * 1000 // SAMPLE_RATE:08}"
+                name = utterance_name(self._index, onset)
                 self._segment = _Segment(utterance=name, start=start, asked_to=onset, shown_to=onset)
                 return [SpeechStarted(channel=self._index, at_s=onset / SAMPLE_RATE)]
             case Paused(end=end):

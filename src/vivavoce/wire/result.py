@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from math import isfinite
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -39,6 +40,12 @@ _ENVELOPES = (
     Feature.SENTIMENT_ANALYSIS,
 )
 """What add-ons found, in the order of the contract; text rules leave nothing but the text."""
+
+_NOT_MADE = {
+    "status_code": HTTPStatus.CONFLICT.value,
+    "exception": "NotMade",
+    "message": "no summary was made: the client went away (1001), which ends a session without post-processing",
+}
 
 
 def timestamp(at: datetime) -> str:
@@ -116,7 +123,13 @@ def result_body(result: Result, *, words: bool = True) -> dict[str, Any]:
 def _envelope(
     feature: Feature, options: Mapping[str, Any], findings: Sequence[Finding], *, words: bool
 ) -> dict[str, Any]:
-    """Give all that an add-on said of a session; it succeeded if it never failed."""
+    """Give all that an add-on said of a session; it succeeded if it never failed.
+
+    A session of no utterances leaves nothing to look at, and nothing found in it is a success; a summary that nobody
+    was asked for is none.
+    """
+    if feature is Feature.SUMMARIZATION and not findings:
+        return {"success": False, "is_empty": True, "exec_time": 0.0, "error": _NOT_MADE, "results": None}
     found = [_found_body(each) for finding in findings for each in _each(finding)]
     results: Any = found
     match feature:
@@ -125,7 +138,7 @@ def _envelope(
         case Feature.SENTIMENT_ANALYSIS:
             results = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
         case Feature.SUMMARIZATION:
-            results = findings[0].found if findings else None
+            results = findings[0].found
     return {
         "success": all(finding.found is not None for finding in findings),
         "is_empty": not any(finding.found for finding in findings),
