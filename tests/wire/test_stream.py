@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce import events as ev
-from vivavoce.errors import CapacityError, EngineError, InvalidConfig, NotAllowed, RateExceeded, Unavailable, Unsupported
+from vivavoce.errors import (
+    CapacityError,
+    EngineError,
+    InvalidConfig,
+    NotAllowed,
+    RateExceeded,
+    Unavailable,
+    Unsupported,
+)
 from vivavoce.model import Utterance, Word
 from vivavoce.wire.live import CloseCode, render
 from vivavoce.wire.opening import MAX_CONFIG_CHARS, Audio, Complaint, End, Opening, Refusal, refusal_of

@@ -235,7 +235,8 @@ def test_audio_is_told_by_its_frame(frames_format):
 
 @given(st.one_of(st.binary(max_size=50), st.text(max_size=50), st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FULL, "frames", "event"]), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from([*FULL, "frames", "event"]), inner, max_size=4),
 ).map(json.dumps)))  # fmt: skip
 def test_no_frame_raises(frame):
     """Whatever comes, first or later, has an answer, and an answer can be sent."""
@@ -293,7 +294,12 @@ def test_utterances_are_numbered_from_their_first_partial_to_their_final():
     """From 0, in the order in which they began."""
     live = talking()
     later = replace(SAID, id="00_00009000")
-    story = [ev.Partial(utterance=SAID), ev.Final(utterance=SAID), ev.Partial(utterance=later), ev.Final(utterance=later)]
+    story = [
+        ev.Partial(utterance=SAID),
+        ev.Final(utterance=SAID),
+        ev.Partial(utterance=later),
+        ev.Final(utterance=later),
+    ]
     told = [said(live, event)[0]["utterances"][0] for event in story]
     assert [(each["id"], each["stable"]) for each in told] == [(0, False), (0, True), (1, False), (1, True)]
 

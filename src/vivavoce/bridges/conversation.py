@@ -42,9 +42,7 @@ SEND_S = 10.0
 MAX_COMPLAINTS = 32
 """Complaints that may wait for a client that does not read; more are left out."""
 
-_TOO_LATE = Refusal(
-    "config_timeout", f"the first frame did not come within {FIRST_MESSAGE_S:g} s", CloseCode.TOO_LATE
-)
+_TOO_LATE = Refusal("config_timeout", f"the first frame did not come within {FIRST_MESSAGE_S:g} s", CloseCode.TOO_LATE)
 _TOO_LONG = Refusal("chunk_too_long", f"a frame must not hold more than {MAX_CHUNK_S:g} s of audio")
 
 _ENDS = {
@@ -128,7 +126,9 @@ class _Conversation:
             if ending in _CUT_OFF:
                 await leg.hang_up()
             leg.drop()
-            log.info("call over", bridge=self._bridge, session=leg.session_id, by=ending.name.lower() if ending else "peer")
+            log.info(
+                "call over", bridge=self._bridge, session=leg.session_id, by=ending.name.lower() if ending else "peer"
+            )
 
     async def _frame(self) -> str | bytes | None:
         """Give the next frame; None where the client is gone."""

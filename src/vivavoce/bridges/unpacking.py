@@ -3,7 +3,7 @@
 Opus comes one packet a frame, or as Ogg, which its first bytes tell. The other codecs are streams that say themselves
 where their packets begin, so they may be cut anywhere. Blocking: each piece is worked out when it is asked for.
 
-A packet that cannot be decoded leaves nothing behind. One packet of Opus is complained of at once. In a stream it may be
+A packet that cannot be decoded leaves nothing behind. A packet of Opus is complained of at once. In a stream it may be
 a tag or a cut frame, so there only a longer stretch without any audio is.
 """
 
@@ -82,32 +82,44 @@ class OpusUnpacker:
         self._decoder.layout = "mono"
         self._resampler = _Resampler(rate)
         self._ogg: OggOpus | None = None
-        self._begun = False
+        self._head: bytes | None = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give the audio of a packet, or of the pages that these bytes complete."""
-        if not self._begun and data:
-            self._begun = True
+        packets = [data]
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < len(CAPTURE) and CAPTURE.startswith(data):
+                self._head = data
+                return
             self._ogg = OggOpus() if data.startswith(CAPTURE) else None
-        packets = [data] if self._ogg is None else self._ogg.feed(data)
-        spoilt = 0
-        for packet in packets:
-            if not packet:
-                continue  # a sign of life
-            try:
-                if len(packet) > MAX_PACKET_BYTES:
-                    raise UnsupportedAudio("longer than any packet of Opus")
-                frames = self._decoder.decode(av.Packet(packet))
-            except (av.FFmpegError, UnsupportedAudio):
-                spoilt += 1
-                continue
-            yield from self._resampler.pcm(frames)
+            packets = [self._head, *packets]
+            self._head = None
+        if self._ogg is not None:
+            packets = self._ogg.feed(data)
+        spoilt = False
+        for packet in filter(None, packets):  # an empty frame is a sign of life
+            frames = self._decoded(packet)
+            if frames is None:
+                spoilt = True
+            else:
+                yield from self._resampler.pcm(frames)
         if spoilt:
-            raise UnsupportedAudio("a frame is not a packet of Opus; each binary frame must hold exactly one, or Ogg pages")
+            raise UnsupportedAudio(
+                "a frame is not a packet of Opus; each binary frame must hold exactly one, or Ogg pages"
+            )
 
     def flush(self) -> Iterator[bytes]:
         """Give what the resampler still holds."""
         yield from self._resampler.flush()
+
+    def _decoded(self, packet: bytes) -> list[Any] | None:
+        if len(packet) > MAX_PACKET_BYTES:
+            return None
+        try:
+            return list(self._decoder.decode(av.Packet(packet)))
+        except av.FFmpegError:
+            return None
 
 
 class StreamUnpacker:
@@ -130,21 +142,24 @@ class StreamUnpacker:
                 return
             self._head, data = None, data.removeprefix(_AMR_MAGIC)
         if data:
-            yield from self._decoded(data)
+            yield from self._decoded(self._packets(data))
         if self._stray > MAX_STRAY_BYTES:
             self._stray = 0
             raise UnsupportedAudio(f"no {self._name.upper()} audio can be found in what is sent")
 
     def flush(self) -> Iterator[bytes]:
         """Give the packets that only the end completes."""
-        yield from self._decoded(b"")
+        while packets := self._packets(b""):
+            yield from self._decoded(packets)
         yield from self._resampler.flush()
 
-    def _decoded(self, data: bytes) -> Iterator[bytes]:
+    def _packets(self, data: bytes) -> list[Any]:
         try:
-            packets = self._decoder.parse(data)
+            return list(self._decoder.parse(data))
         except av.FFmpegError:
-            return
+            return []
+
+    def _decoded(self, packets: list[Any]) -> Iterator[bytes]:
         for packet in packets:
             try:
                 frames = self._decoder.decode(packet)

@@ -6,8 +6,9 @@ translates between its protocol and Gladia's v2: the first frame becomes the bod
 become messages of its own. The session itself knows nothing of that.
 
 A frame that cannot be understood is an answer, never an exception. `Complaint` is told to the client and changes
-nothing; `Refusal` is told and ends the connection, with a code out of 4400-4499 where the same would fail again. Neither
-protocol can return to a session, so whatever closes the socket also ends the audio; what was said is kept as usual.
+nothing; `Refusal` is told and ends the connection, with a code out of 4400-4499 where the same would fail again.
+Neither protocol can return to a session, so whatever closes the socket also ends the audio; what was said is kept as
+usual.
 """
 
 from __future__ import annotations

@@ -590,7 +590,7 @@ def _problem(error: ErrorDetails) -> str:
     return f"{'.'.join(parts) or 'body'} {_saying(error)}"
 
 
-def _saying(error: ErrorDetails) -> str:
+def _saying(error: ErrorDetails) -> str:  # noqa: PLR0911 - one return for each kind
     limits = error.get("ctx", {})
     match error["type"]:
         case "literal_error":

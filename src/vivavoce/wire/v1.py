@@ -1,15 +1,16 @@
 """Gladia's V1 live protocol, pure: a configuration, `frames`, `terminate`; `connected`, `transcript` and `error` back.
 
-Gladia has replaced it by v2 and its own Twilio sample still speaks it. The first frame is the configuration, which names
-no type. It becomes a v2 init request by the rules of Gladia's migration page: milliseconds become seconds, an English
-name of a language its code. What has no counterpart is taken and has no effect (`prosody`, `reinject_context`), but for
-`transcription_hint`, whose words become a custom vocabulary. `model_type` decides whether partials are sent, as it did.
+Gladia has replaced it by v2 and its own Twilio sample still speaks it. The first frame is the configuration, which
+names no type. It becomes a v2 init request by the rules of Gladia's migration page: milliseconds become seconds, an
+English name of a language its code. What has no counterpart is taken and has no effect (`prosody`, `reinject_context`),
+but for `transcription_hint`, whose words become a custom vocabulary. `model_type` decides whether partials are sent, as
+it did.
 
 Audio is base64 in `frames` or a binary frame, told apart frame by frame whatever `frames_format` says. `terminate` ends
 it: the last final follows, and a close with 1000.
 
 Of what a `transcript` carries, v2 lacks three things. `id` numbers the utterances from 0. `duration` is the audio taken
-so far. `inference_time` is how long ago the audio at `time_end` arrived, so it includes the wait for the utterance's end.
+so far. `inference_time` is how long ago the audio at `time_end` arrived, the wait for the utterance's end included.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from vivavoce.wire.opening import (
     written,
 )
 from vivavoce.wire.result import number, request_id
-from vivavoce.wire.schema import LANGUAGES, Fields, Text, Whole, checked
+from vivavoce.wire.schema import LANGUAGES, Fields, Text, Whole, audio_format, checked
 
 NAMES = {"language_config.languages": "language"}
 """What this protocol calls a field of v2 that an installation may not be able to honour."""
@@ -165,10 +166,8 @@ class V1Live:
         encoding = _ENCODINGS.get(asked.encoding, "wav/pcm")
         bits = 16 if compression is not None else asked.bit_depth
         self._words = asked.word_timestamps
-        self._format = AudioFormat(
-            encoding=encoding.removeprefix("wav/"), bit_depth=bits, sample_rate=asked.sample_rate  # type: ignore[arg-type] # checked above
-        )
         request = {"encoding": encoding, "bit_depth": bits, "sample_rate": asked.sample_rate, "channels": 1}
+        self._format = audio_format(request)
         return Opening(key=asked.x_gladia_key, request={**request, **_options(asked)}, compression=compression)
 
     def greet(self, session_id: str) -> list[str]:
