@@ -10,9 +10,17 @@ import av
 import numpy as np
 
 from recordings import wheel_recording
+from sound import Samples
 from vivavoce.model import SAMPLE_RATE
 
 OPUS_FRAME_S = 0.02
+
+_CODECS = {
+    "ogg": ("libopus", 48_000),
+    "mp3": ("libmp3lame", 16_000),
+    "flac": ("flac", 16_000),
+    "amr": ("libopencore_amrnb", 8_000),
+}
 
 
 def _frame(samples: Any, at: int = 0) -> av.AudioFrame:
@@ -36,8 +44,12 @@ def opus_packets(name: str) -> list[bytes]:
 @cache
 def packed(name: str, kind: str) -> bytes:
     """Give a recording as a file: `ogg` (Opus), `mp3`, `flac` or `amr`."""
-    codec, rate = {"ogg": ("libopus", 48_000), "mp3": ("libmp3lame", 16_000), "flac": ("flac", 16_000),
-                   "amr": ("libopencore_amrnb", 8_000)}[kind]  # fmt: skip
+    return pack(wheel_recording(name), kind)
+
+
+def pack(samples: Samples, kind: str) -> bytes:
+    """Give samples as such a file."""
+    codec, rate = _CODECS[kind]
     out = io.BytesIO()
     with av.open(out, "w", format=kind) as file:
         stream: Any = file.add_stream(codec, rate=rate)
@@ -48,6 +60,6 @@ def packed(name: str, kind: str) -> bytes:
         resampler = av.AudioResampler(
             format=stream.format.name, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size
         )
-        for frame in [*resampler.resample(_frame(wheel_recording(name))), *resampler.resample(None), None]:
+        for frame in [*resampler.resample(_frame(samples)), *resampler.resample(None), None]:
             file.mux(stream.encode(frame))
     return out.getvalue()
