@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from base64 import b64encode
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -58,6 +63,20 @@ async def test_the_simple_stream_says_what_v2_says(server):
     shown = await until_status(server, by_call(server, "desk-3-0412")["id"], "done")
     assert shown["custom_metadata"] == {"call_id": "desk-3-0412"}
     assert server.file(shown["id"]).endswith(ULAW)
+
+
+async def test_the_documented_program_prints_what_was_said(server, tmp_path):
+    """The shortest example of the how-to page, as printed but for the address."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "simple-stream.md").read_text(encoding="utf-8")
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    (tmp_path / "example.py").write_text(program.replace("127.0.0.1:8080", urlsplit(server.url).netloc))
+    (tmp_path / "talk.wav").write_bytes(with_wav_header(SPEECH))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "example.py", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert "try again" in out.decode().lower()
 
 
 async def test_partials_come_before_their_final_where_they_are_wanted(server):

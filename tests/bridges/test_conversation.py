@@ -118,10 +118,10 @@ async def test_who_says_nothing_is_sent_away(monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "code", "close"),
-    [(CapacityError("full"), "capacity", 4429), (Unavailable("the server is stopping"), "unavailable", 1012)],
+    [(CapacityError("full"), "capacity", 4429), (Unavailable("the server is stopping"), "unavailable", 4429)],
 )
 async def test_no_room_is_told(error, code, close):
-    """With a close that says whether to come back."""
+    """With a close after which clients do not come back at once."""
     peer = Peer(CONFIG)
     await serve(peer, error)
     assert [each["code"] for each in peer.got] == [code]

@@ -120,6 +120,13 @@ def test_the_key_may_come_in_the_configuration(name):
     assert "vv_secret" not in json.dumps(opening.request)
 
 
+def test_a_key_given_twice_is_one_too_many():
+    """Nobody has to guess which one counts."""
+    refusal = opened(api_key="one", x_gladia_key="two")
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "bad_config"
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -228,12 +235,12 @@ def test_errors_have_a_code_and_a_message_and_the_rest_is_left_out():
         (NotAllowed("no gladia key provided"), "unauthorized", 4401),
         (CapacityError("full"), "capacity", 4429),
         (RateExceeded("too fast"), "rate", 4429),
-        (Unavailable("stopping"), "unavailable", 1012),
+        (Unavailable("stopping"), "unavailable", 4429),
         (EngineError("broken"), "engine_error", 4450),
     ],
 )
 def test_every_reason_for_no_session_has_its_code(error, code, close):
-    """What would fail again closes with 44xx; a server that stops with what clients come back after."""
+    """What would fail again at once closes with 44xx."""
     refusal = refusal_of(error, NAMES)
     assert (refusal.code, refusal.close) == (code, close)
     assert "language_config" not in refusal.message

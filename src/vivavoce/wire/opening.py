@@ -26,7 +26,6 @@ from vivavoce.errors import (
     MalformedMessage,
     NotAllowed,
     RequestError,
-    Unavailable,
     VivavoceError,
 )
 from vivavoce.wire.live import CloseCode
@@ -131,9 +130,8 @@ def _close_of(error: VivavoceError) -> CloseCode:
     match error:
         case NotAllowed():
             return CloseCode.UNAUTHORIZED
-        case Unavailable():
-            return CloseCode.RESTART
         case CapacityError():
+            # Not 1012, also where the server stops: clients of V1 would try again at once and without limit.
             return CloseCode.NO_ROOM
         case RequestError():
             return CloseCode.BAD_REQUEST
