@@ -21,6 +21,7 @@ from vivavoce.reception.origin import is_in, is_loopback, peer_of
 from vivavoce.reception.sessions import create
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
+from vivavoce.wire.live import CloseCode
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -157,7 +158,8 @@ class Leg:
         if self._reading is not None:
             self._reading.cancel()
         if self._connection is not None:
-            self._session.disconnect(self._connection, None)
+            # A leg that hung up does not come back for what it has not heard.
+            self._session.disconnect(self._connection, CloseCode.NORMAL if self._session.stopped else None)
             self._connection = None
 
     async def _connect(self, *, missed: bool) -> None:

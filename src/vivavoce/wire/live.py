@@ -65,10 +65,18 @@ class CloseCode(IntEnum):
     """The session is over and its last message is out."""
     RESTART = 1012
     """The server goes down; the session survives, so the client is to come back."""
+    BAD_REQUEST = 4400
+    """What the client sent cannot open a session, or breaks the protocol beyond repair."""
+    UNAUTHORIZED = 4401
+    """The client has no valid key, where the first message carries it."""
     UNKNOWN_SESSION = 4403
     """No session has this token, or it is over."""
+    TOO_LATE = 4408
+    """The first message did not come in time."""
     REPLACED = 4409
     """A newer socket took the session over."""
+    NO_ROOM = 4429
+    """There is no room for another session of this client now."""
     FAILED = 4450
     """The session failed through no fault of the client, and coming back would not help."""
 
@@ -286,12 +294,18 @@ def _chunk(content: Any) -> AudioChunk | BadChunk:
     chunk = content.get("chunk") if isinstance(content, dict) else None
     if not isinstance(chunk, str):
         return BadChunk("data.chunk must be a base64 string")
-    if len(chunk) % 4:
-        chunk += "=" * (-len(chunk) % 4)
+    data = base64_bytes(chunk)
+    return BadChunk("data.chunk is not valid base64") if data is None else AudioChunk(data)
+
+
+def base64_bytes(text: str) -> bytes | None:
+    """Read strict base64, padded or not; None where it is anything else."""
+    if len(text) % 4:
+        text += "=" * (-len(text) % 4)
     try:
-        return AudioChunk(a2b_base64(chunk, strict_mode=True))
+        return a2b_base64(text, strict_mode=True)
     except ValueError:
-        return BadChunk("data.chunk is not valid base64")
+        return None
 
 
 def _bad_message(reason: str) -> BadMessage:

@@ -65,6 +65,7 @@ MAX_PROBLEMS = 100
 """Strings in one error; a body can hold any number of wrong list items."""
 
 _Listing = TypeVar("_Listing", list[Any], dict[str, Any])
+_Object = TypeVar("_Object", bound="Fields")
 
 _PROBLEM = "problem"
 _TEXT_TAG, _ENTRY_TAG = "<text>", "<entry>"
@@ -176,8 +177,8 @@ TranslationLanguage = Annotated[
 ]
 
 
-class _Fields(BaseModel):
-    """One object of the body; see the module's head for the rules."""
+class Fields(BaseModel):
+    """One object of a request, whatever the protocol; the module's head has the rules for its values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
     ignored: ClassVar[frozenset[str]] = frozenset()
@@ -190,7 +191,7 @@ class _Fields(BaseModel):
         return {_legible(name): item for name, item in value.items() if item is not None and name not in cls.ignored}
 
 
-class LanguageConfig(_Fields):
+class LanguageConfig(Fields):
     """Which languages to expect."""
 
     languages: list[Language] = Field(default=[], description="Spoken languages to expect; empty means detect them.")
@@ -199,7 +200,7 @@ class LanguageConfig(_Fields):
     )
 
 
-class PreProcessingConfig(_Fields):
+class PreProcessingConfig(Fields):
     """What happens to the audio first."""
 
     audio_enhancer: bool = Field(default=False, description="Accepted, and without effect: docs/why/noise.md.")
@@ -208,7 +209,7 @@ class PreProcessingConfig(_Fields):
     )
 
 
-class VocabularyEntry(_Fields):
+class VocabularyEntry(Fields):
     """A word or phrase to listen for."""
 
     value: Text = Field(description="The text as it should be written.")
@@ -228,7 +229,7 @@ VocabularyItem = Annotated[
 ]
 
 
-class CustomVocabularyConfig(_Fields):
+class CustomVocabularyConfig(Fields):
     """Words to listen for."""
 
     vocabulary: Annotated[list[VocabularyItem], AfterValidator(_few)] = Field(
@@ -237,7 +238,7 @@ class CustomVocabularyConfig(_Fields):
     default_intensity: Fraction = Field(default=0.5, description="Intensity of entries that state none.")
 
 
-class CustomSpellingConfig(_Fields):
+class CustomSpellingConfig(Fields):
     """Spellings to prefer."""
 
     spelling_dictionary: Annotated[dict[Text, list[Text]], AfterValidator(_few)] = Field(
@@ -245,7 +246,7 @@ class CustomSpellingConfig(_Fields):
     )
 
 
-class TranslationConfig(_Fields):
+class TranslationConfig(Fields):
     """How to translate."""
 
     target_languages: list[TranslationLanguage] = Field(min_length=1, description="Languages to translate to.")
@@ -257,7 +258,7 @@ class TranslationConfig(_Fields):
     informal: bool = Field(default=False, description="Prefer informal forms of address.")
 
 
-class DiarizationConfig(_Fields):
+class DiarizationConfig(Fields):
     """How many speakers to expect on each channel; the names are those of Gladia's pre-recorded API."""
 
     number_of_speakers: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="Exactly so many.")
@@ -274,7 +275,7 @@ class DiarizationConfig(_Fields):
         return self
 
 
-class RedactionConfig(_Fields):
+class RedactionConfig(Fields):
     """What to hide, and how; the names are those of Gladia's pre-recorded API, but for `redact_audio`."""
 
     entity_types: Annotated[list[Text], AfterValidator(_few)] = Field(
@@ -286,7 +287,7 @@ class RedactionConfig(_Fields):
     redact_audio: bool = Field(default=False, description="Silence what is hidden in the stored audio too.")
 
 
-class RealtimeProcessingConfig(_Fields):
+class RealtimeProcessingConfig(Fields):
     """What happens to each final."""
 
     # Gone from Gladia's specification since spring 2026, yet part of every request of LiveKit's plugin. Word times are
@@ -308,13 +309,13 @@ class RealtimeProcessingConfig(_Fields):
     pii_redaction_config: RedactionConfig | None = None
 
 
-class SummarizationConfig(_Fields):
+class SummarizationConfig(Fields):
     """How to summarize."""
 
     type: Literal["general", "bullet_points", "concise"] = Field(default="general", description="Kind of summary.")
 
 
-class PostProcessingConfig(_Fields):
+class PostProcessingConfig(Fields):
     """What happens to the whole transcript."""
 
     summarization: bool = Field(default=False, description="Summarize the transcript.")
@@ -324,7 +325,7 @@ class PostProcessingConfig(_Fields):
     )
 
 
-class MessagesConfig(_Fields):
+class MessagesConfig(Fields):
     """Which messages go over the socket."""
 
     receive_partial_transcripts: bool = Field(default=False, description="transcript with is_final false")
@@ -338,7 +339,7 @@ class MessagesConfig(_Fields):
     receive_lifecycle_events: bool = Field(default=False, description="start_recording, end_recording, end_session")
 
 
-class CallbackConfig(_Fields):
+class CallbackConfig(Fields):
     """Where messages are posted to, and which."""
 
     url: Annotated[str, AfterValidator(_http_url), Field(json_schema_extra={"format": "uri"})] | None = Field(
@@ -355,7 +356,7 @@ class CallbackConfig(_Fields):
     receive_lifecycle_events: bool = Field(default=True, description="As in messages_config, and start_session.")
 
 
-class InitRequest(_Fields):
+class InitRequest(Fields):
     """What a client asks of its session; every field may be left out."""
 
     # Sent by older releases of clients: `region` belongs in the query, the others named things that no longer differ.
@@ -456,11 +457,7 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
     Raises `InvalidConfig` for a body that breaks the contract and `Unsupported` for a good one that asks for more than
     `capabilities` has.
     """
-    try:
-        asked = InitRequest.model_validate(body)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=True, include_input=False)
-        raise _invalid([_problem(problem) for problem in problems[:MAX_PROBLEMS]]) from None
+    asked = checked(InitRequest, body)
     if lacking := [
         f"{needed} must be given when {flag} is true"
         for flag, needed in _NEEDS.items()
@@ -475,6 +472,15 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
         if not live[flag]:
             del live[flag]
     return ParsedRequest(request=request, custom_metadata=asked.custom_metadata, options=options_of(request))
+
+
+def checked(model: type[_Object], body: object) -> _Object:
+    """Read parsed JSON as an object of this kind; raises `InvalidConfig` with one string per wrong field."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=True, include_input=False)
+        raise _invalid([_problem(problem) for problem in problems[:MAX_PROBLEMS]]) from None
 
 
 def options_of(request: Mapping[str, Any]) -> SessionOptions:
@@ -586,7 +592,7 @@ def _problem(error: ErrorDetails) -> str:
     return f"{'.'.join(parts) or 'body'} {_saying(error)}"
 
 
-def _saying(error: ErrorDetails) -> str:
+def _saying(error: ErrorDetails) -> str:  # noqa: PLR0911 - one return for each kind
     limits = error.get("ctx", {})
     match error["type"]:
         case "literal_error":
@@ -597,6 +603,10 @@ def _saying(error: ErrorDetails) -> str:
             return f"must not be greater than {limits['le']:g}"
         case "too_short":
             return f"must contain at least {limits['min_length']} item"
+        case "string_too_long" | "too_long":
+            return f"must not be longer than {limits['max_length']} characters"
+        case "greater_than":
+            return f"must be greater than {limits['gt']:g}"
         case "problem":
             return error["msg"]
         case other:
