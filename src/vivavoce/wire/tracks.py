@@ -1,0 +1,155 @@
+"""The tracks of one call, put side by side: frames with timestamps in, interleaved audio out.
+
+A telephone network sends each direction of a call as a track of small frames. A frame says when it was played, and in
+which order it was sent; it may come late, twice or never, and a track may be silent for as long as it likes. `Tracks`
+puts every frame where its timestamp says, fills what is left with silence, and gives the audio of all tracks as soon as
+it cannot change any more.
+
+* Audio is settled up to where every track has been heard, and never later than `LAG_S` behind the newest frame of any.
+  So one track alone never waits, two wait for the slower one, and a track that is missing holds nobody up for long.
+* A frame that starts about where the last one ended follows it without a seam: some senders stamp frames by the wall
+  clock, a few milliseconds off. `_SLACK_S` is what counts as about, and `_JITTER_S` where the frames' numbers show that
+  nothing is missing in between.
+* A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
+  already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
+* A timestamp that is more than `_MAX_GAP_S` off starts the clock anew, without a gap. That is also how timestamps that
+  count from 1970 become a call's own.
+
+No clock is read here: how far a track is behind is told by timestamps alone. Whoever feeds `Tracks` calls `settle` when
+nothing has come for a while.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+LAG_S = 0.2
+"""The longest that one track is waited for, in seconds of audio."""
+
+_SLACK_S = 0.01
+_JITTER_S = 0.04
+_MAX_GAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    at: int
+    number: int | None
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Track:
+    """One track: what is placed but not given out yet, and the frames that wait for those before them."""
+
+    end: int = 0
+    number: int | None = None
+    placed: bytearray = field(default_factory=bytearray)
+    waiting: list[_Frame] = field(default_factory=list)
+
+
+class Tracks:
+    """Aligns the tracks of one stream; `sample` is one sample of silence, whose length is that of every sample."""
+
+    def __init__(self, names: Sequence[str], *, sample_rate: int, sample: bytes) -> None:
+        self._tracks = {name: _Track() for name in names}
+        self._rate = sample_rate
+        self._silence = sample
+        self._origin = 0
+        self._settled = 0
+
+    def place(self, name: str, payload: bytes, *, timestamp_ms: int | None = None, number: int | None = None) -> bytes:
+        """Take one frame of a track, and give the audio that is settled by it, all tracks interleaved; often none.
+
+        `timestamp_ms` is where the frame begins; None follows the frame before. `number` grows from frame to frame of a
+        track. Raises `KeyError` for a track that was not announced. Samples that are cut off are left out.
+        """
+        track = self._tracks[name]
+        payload = payload[: len(payload) - len(payload) % len(self._silence)]
+        if not payload:
+            return b""
+        self._queue(track, _Frame(self._position(track, timestamp_ms), number, payload))
+        for each in self._tracks.values():
+            self._join(each)
+        newest = self._newest()
+        return self._give(max(min(each.end for each in self._tracks.values()), newest - self._samples(LAG_S)))
+
+    def settle(self) -> bytes:
+        """Give all audio that is held, as if nothing more were coming for the time that it covers."""
+        return self._give(self._newest())
+
+    def _position(self, track: _Track, timestamp_ms: int | None) -> int:
+        """Give the sample at which a frame with this timestamp belongs."""
+        if timestamp_ms is None:
+            return max([track.end, *(self._end(frame) for frame in track.waiting)])
+        stamped, newest = timestamp_ms * self._rate // 1000, self._newest()
+        if abs(stamped - self._origin - newest) > self._samples(_MAX_GAP_S):
+            self._origin = stamped - newest
+        return stamped - self._origin
+
+    def _queue(self, track: _Track, frame: _Frame) -> None:
+        if not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
+            insort(track.waiting, frame, key=attrgetter("at"))
+
+    def _join(self, track: _Track) -> None:
+        """Place the frames that wait for nothing any more, but for repeats."""
+        while track.waiting and self._follows(track, track.waiting[0]):
+            frame = track.waiting.pop(0)
+            if not self._is_old(track, frame):
+                track.placed += frame.payload
+                track.end += len(frame.payload) // len(self._silence)
+                track.number = frame.number
+
+    def _is_old(self, track: _Track, frame: _Frame) -> bool:
+        """Tell whether a frame's place is taken, by itself or by silence while later frames were placed."""
+        if frame.number is None or track.number is None:
+            return self._end(frame) <= track.end
+        return frame.number <= track.number and self._end(frame) <= track.end + self._samples(_JITTER_S)
+
+    def _follows(self, track: _Track, frame: _Frame) -> bool:
+        """Tell whether a frame begins about where the track ends, or before."""
+        next_one = frame.number is not None and track.number is not None and frame.number == track.number + 1
+        return frame.at <= track.end + self._samples(_JITTER_S if next_one else _SLACK_S)
+
+    def _give(self, stop: int) -> bytes:
+        """Fill every track up to `stop` and take what is new of all of them."""
+        for track in self._tracks.values():
+            self._fill(track, stop)
+        size = max(stop - self._settled, 0) * len(self._silence)
+        parts = [bytes(track.placed[:size]) for track in self._tracks.values()]
+        for track in self._tracks.values():
+            del track.placed[:size]
+        self._settled = max(stop, self._settled)
+        return _interleaved(parts, len(self._silence))
+
+    def _fill(self, track: _Track, stop: int) -> None:
+        """Put silence where nothing has come, up to `stop` at least."""
+        while track.end < stop:
+            gap = min(stop, track.waiting[0].at if track.waiting else stop) - track.end
+            track.placed += self._silence * gap
+            track.end += gap
+            self._join(track)
+
+    def _newest(self) -> int:
+        ends = (track.end for track in self._tracks.values())
+        return max([*ends, *(self._end(frame) for track in self._tracks.values() for frame in track.waiting)])
+
+    def _end(self, frame: _Frame) -> int:
+        return frame.at + len(frame.payload) // len(self._silence)
+
+    def _samples(self, seconds: float) -> int:
+        return round(seconds * self._rate)
+
+
+def _interleaved(parts: Sequence[bytes], width: int) -> bytes:
+    """Weave channels of equal length together, sample by sample of `width` bytes."""
+    if len(parts) == 1:
+        return parts[0]
+    woven, step = bytearray(sum(map(len, parts))), width * len(parts)
+    for channel, part in enumerate(parts):
+        for byte in range(width):
+            woven[channel * width + byte :: step] = part[byte::width]
+    return bytes(woven)
