@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.wire.tracks import LAG_S, Tracks
+from vivavoce.wire.tracks import LAG_S, Media, Tracks
 
 RATE = 1000
 """One sample is a millisecond, which keeps the arithmetic of these tests in sight."""
@@ -37,13 +37,15 @@ def tracks(names=NAMES, sample=SILENCE):
     return Tracks(names, sample_rate=RATE, sample=sample)
 
 
+def place(aligned, track, payload, timestamp_ms=None, number=None):
+    return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number))
+
+
 def played(frames, names=NAMES, shift=0):
     """Give what comes out, one byte string per channel, and the length after each frame."""
     aligned, out, lengths = tracks(names), bytearray(), []
     for frame in frames:
-        out += aligned.place(
-            frame.track, frame.payload, timestamp_ms=frame.slot * FRAME + shift, number=frame.number
-        )  # fmt: skip
+        out += place(aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number)
         lengths.append(len(out) // len(names))
     out += aligned.settle()
     return [bytes(out[channel :: len(names)]) for channel in range(len(names))], lengths
@@ -108,7 +110,7 @@ def test_stamps_a_little_off_make_no_seams(offsets):
     aligned = tracks(("inbound",))
     frames = [bytes([1 + slot]) * FRAME for slot in range(len(offsets))]
     out = b"".join(
-        aligned.place("inbound", frame, timestamp_ms=max(slot * FRAME + offset, 0), number=slot + 1)
+        place(aligned, "inbound", frame, max(slot * FRAME + offset, 0), slot + 1)
         for slot, (frame, offset) in enumerate(zip(frames, offsets, strict=True))
     )
     assert out + aligned.settle() == b"".join(frames)
@@ -128,20 +130,20 @@ def test_a_track_alone_never_waits():
     aligned = tracks(("inbound",))
     for slot in range(5):
         frame = bytes([1 + slot]) * FRAME
-        assert aligned.place("inbound", frame, timestamp_ms=slot * FRAME, number=slot + 1) == frame
+        assert place(aligned, "inbound", frame, slot * FRAME, slot + 1) == frame
 
 
 def test_two_tracks_wait_for_each_other():
     """What one track says is held until the other was heard, and then both come together, the caller first."""
     aligned = tracks()
-    assert aligned.place("outbound", b"\x02" * FRAME, timestamp_ms=0) == b""
-    assert aligned.place("inbound", b"\x01" * FRAME, timestamp_ms=0) == b"\x01\x02" * FRAME
+    assert place(aligned, "outbound", b"\x02" * FRAME, 0) == b""
+    assert place(aligned, "inbound", b"\x01" * FRAME, 0) == b"\x01\x02" * FRAME
 
 
 def test_settling_gives_what_is_held():
     """When nothing comes any more, nothing is kept back; the missing track is silent."""
     aligned = tracks()
-    aligned.place("inbound", b"\x01" * FRAME, timestamp_ms=0)
+    place(aligned, "inbound", b"\x01" * FRAME, 0)
     assert aligned.settle() == b"\x01\x00" * FRAME
     assert aligned.settle() == b""
 
@@ -149,43 +151,41 @@ def test_settling_gives_what_is_held():
 def test_frames_without_stamps_follow_each_other():
     """A network that stamps nothing sends everything in order, also pieces that are equal to the letter."""
     aligned = tracks(("inbound",))
-    assert b"".join(aligned.place("inbound", b"\x05\x06") for _ in range(3)) == b"\x05\x06" * 3
+    assert b"".join(place(aligned, "inbound", b"\x05\x06") for _ in range(3)) == b"\x05\x06" * 3
 
 
 def test_a_clock_that_stands_still_loses_no_audio():
     """A newer frame is placed behind the last one, though its timestamp says otherwise."""
     aligned = tracks(("inbound",))
-    out = b"".join(
-        aligned.place("inbound", bytes([number]) * FRAME, timestamp_ms=0, number=number) for number in (1, 2)
-    )
+    out = b"".join(place(aligned, "inbound", bytes([number]) * FRAME, 0, number) for number in (1, 2))
     assert out == b"\x01" * FRAME + b"\x02" * FRAME
 
 
 def test_a_clock_that_jumps_makes_no_hours_of_silence():
     """A timestamp a day ahead starts the clock anew, where the audio ends."""
     aligned = tracks(("inbound",))
-    out = aligned.place("inbound", b"\x01" * FRAME, timestamp_ms=0, number=1)
-    out += aligned.place("inbound", b"\x02" * FRAME, timestamp_ms=86_400_000, number=2)
-    out += aligned.place("inbound", b"\x03" * FRAME, timestamp_ms=86_400_000 + FRAME, number=3)
+    out = place(aligned, "inbound", b"\x01" * FRAME, 0, 1)
+    out += place(aligned, "inbound", b"\x02" * FRAME, 86_400_000, 2)
+    out += place(aligned, "inbound", b"\x03" * FRAME, 86_400_000 + FRAME, 3)
     assert out == b"\x01" * FRAME + b"\x02" * FRAME + b"\x03" * FRAME
 
 
 def test_samples_of_several_bytes_stay_whole():
     """Linear samples are woven two bytes at a time, and one that is cut off is left out."""
     aligned = tracks(sample=b"\x00\x00")
-    aligned.place("inbound", b"aAbB", timestamp_ms=0)
-    assert aligned.place("outbound", b"cCdDe", timestamp_ms=0) == b"aAcCbBdD"
+    place(aligned, "inbound", b"aAbB", 0)
+    assert place(aligned, "outbound", b"cCdDe", 0) == b"aAcCbBdD"
 
 
 def test_an_unannounced_track_is_an_error():
     """Only tracks that were announced have a channel."""
     with pytest.raises(KeyError):
-        tracks(("inbound",)).place("outbound", b"\x01", timestamp_ms=0)
+        place(tracks(("inbound",)), "outbound", b"\x01")
 
 
 def test_a_flood_of_one_frame_is_held_once():
     """Frames that wait are bounded by the lag: the same one again takes no room."""
     aligned = tracks()
     for _ in range(1000):
-        aligned.place("inbound", b"\x01" * FRAME, timestamp_ms=100, number=7)
+        place(aligned, "inbound", b"\x01" * FRAME, 100, 7)
     assert len(aligned.settle()) == 2 * (100 + FRAME)

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import re
-from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,20 +30,13 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-INBOUND, OUTBOUND = "inbound", "outbound"
-TRACKS = (INBOUND, OUTBOUND)
-"""What the caller says and what the caller hears, in the order of a session's channels."""
+from vivavoce.wire.tracks import INBOUND, TRACKS, Media
 
 MAX_ID_CHARS = 256
 
-Encoding = Literal["wav/ulaw", "wav/alaw", "wav/pcm"]
+Encoding = Literal["ulaw", "alaw", "pcm"]
 
-_LAWS: tuple[tuple[str, Encoding], ...] = (
-    ("ulaw", "wav/ulaw"),
-    ("pcmu", "wav/ulaw"),
-    ("alaw", "wav/alaw"),
-    ("pcma", "wav/alaw"),
-)
+_LAWS: tuple[tuple[str, Encoding], ...] = (("ulaw", "ulaw"), ("pcmu", "ulaw"), ("alaw", "alaw"), ("pcma", "alaw"))
 _LINEAR = ("l16", "slin", "linear16", "pcm")
 _RATE = re.compile(r";\s*rate=(\d+)")
 _PAIR = re.compile(r"[;,]\s*")
@@ -60,16 +52,6 @@ class Started:
     sample_rate: int
     parameters: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Media:
-    """Audio of one track; where it begins in milliseconds, and its number, as far as the network says."""
-
-    track: str
-    payload: bytes
-    timestamp_ms: int | None = None
-    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +130,7 @@ VONAGE = Dialect(
     binary=True,
     stops=False,
 )
-EXOTEL = Dialect(name="exotel", call="call_sid", ids=("call_sid", "stream_sid"), otherwise="wav/pcm")
+EXOTEL = Dialect(name="exotel", call="call_sid", ids=("call_sid", "stream_sid"), otherwise="pcm")
 
 DIALECTS = (TWILIO, TELNYX, PLIVO, VONAGE, EXOTEL)
 
@@ -186,7 +168,7 @@ def _started(dialect: Dialect, message: Mapping[str, Any]) -> Started | Unreadab
         return Unreadable(f"a call or a stream whose name is longer than {MAX_ID_CHARS} characters")
     return Started(
         call_id=ids.get(dialect.call, ""),
-        tracks=_tracks(start.get("tracks")),
+        tracks=(INBOUND,) if dialect.binary else _tracks(start.get("tracks")),
         encoding=encoding,
         sample_rate=rate,
         parameters=_parameters(dialect, start),
@@ -211,7 +193,7 @@ def _encoding(dialect: Dialect, named: str) -> Encoding | None:
     if law is not None:
         return law if dialect.laws else None
     if any(part in name for part in _LINEAR):
-        return "wav/pcm" if dialect.linear else None
+        return "pcm" if dialect.linear else None
     return dialect.otherwise
 
 
@@ -234,12 +216,15 @@ def _media(message: Mapping[str, Any]) -> Media | Unreadable:
     media = message.get("media")
     if not isinstance(media, dict):
         return Unreadable("a media message without media")
+    track = str(media.get("track", INBOUND)).removesuffix("_track")
+    if track not in TRACKS:
+        return Unreadable("a media message of an unknown track")
     try:
         payload = a2b_base64(media["payload"], strict_mode=True)
-    except (KeyError, TypeError, ValueError, Base64Error):
+    except (KeyError, TypeError, ValueError):
         return Unreadable("a media message whose payload is not base64")
     return Media(
-        track=str(media.get("track", INBOUND)).removesuffix("_track"),
+        track=track,
         payload=payload,
         timestamp_ms=_whole(media.get("timestamp")),
         number=_whole(media.get("chunk")),

@@ -26,12 +26,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+INBOUND, OUTBOUND = "inbound", "outbound"
+TRACKS = (INBOUND, OUTBOUND)
+"""What the caller says and what the caller hears, in the order of a session's channels."""
+
 LAG_S = 0.2
 """The longest that one track is waited for, in seconds of audio."""
 
 _SLACK_S = 0.01
 _JITTER_S = 0.04
 _MAX_GAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A frame of one track: where it begins in milliseconds, and its number in the order it was sent, where known.
+
+    Without a timestamp a frame follows the one before; numbers grow from frame to frame of a track.
+    """
+
+    track: str
+    payload: bytes
+    timestamp_ms: int | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +78,16 @@ class Tracks:
         self._origin = 0
         self._settled = 0
 
-    def place(self, name: str, payload: bytes, *, timestamp_ms: int | None = None, number: int | None = None) -> bytes:
-        """Take one frame of a track, and give the audio that is settled by it, all tracks interleaved; often none.
+    def place(self, media: Media) -> bytes:
+        """Take one frame, and give the audio that is settled by it, all tracks interleaved; often none.
 
-        `timestamp_ms` is where the frame begins; None follows the frame before. `number` grows from frame to frame of a
-        track. Raises `KeyError` for a track that was not announced. Samples that are cut off are left out.
+        Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
         """
-        track = self._tracks[name]
-        payload = payload[: len(payload) - len(payload) % len(self._silence)]
+        track = self._tracks[media.track]
+        payload = media.payload[: len(media.payload) - len(media.payload) % len(self._silence)]
         if not payload:
             return b""
-        self._queue(track, _Frame(self._position(track, timestamp_ms), number, payload))
+        self._queue(track, _Frame(self._position(track, media.timestamp_ms), media.number, payload))
         for each in self._tracks.values():
             self._join(each)
         newest = self._newest()
