@@ -31,6 +31,7 @@ class Leg:
     def __init__(self) -> None:
         self.audio = b""
         self.ends: list[str] = []
+        self.talkative = False
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     async def feed(self, data: bytes) -> None:
@@ -38,7 +39,8 @@ class Leg:
 
     async def hang_up(self) -> None:
         self.ends.append("hung up")
-        self.ended.set_result(Ending.FINISHED)
+        if not self.talkative:
+            self.ended.set_result(Ending.FINISHED)
 
     def drop(self) -> None:
         self.ends.append("dropped")
@@ -98,6 +100,7 @@ async def served(
     bridge = MediaStreams(calls, settings or Settings())
     async with asyncio.timeout(30):
         await bridge.sockets[f"/bridges/{name}"](WebSocket(scope, coming.get, send))
+    await bridge.close()
     return sent
 
 
@@ -113,6 +116,15 @@ async def test_a_call_that_stops_is_hung_up():
     assert calls.leg.ends == ["hung up", "dropped"]
     assert calls.answered[0].id == "CA1/inbound"
     assert codes(sent) == [1000]
+
+
+async def test_a_call_that_was_hung_up_needs_no_socket_for_its_last_words():
+    """The socket is closed at once; a server that stops meanwhile lets go of the leg."""
+    calls = Calls()
+    calls.leg.talkative = True
+    sent = await served(calls, "/bridges/twilio", streams.twilio("CA1", {"inbound": SPEECH}))
+    assert codes(sent) == [1000]
+    assert calls.leg.ends == ["hung up", "dropped"]
 
 
 @pytest.mark.parametrize(
@@ -248,12 +260,12 @@ async def test_what_a_silent_track_holds_back_is_given_when_nothing_comes(monkey
     """A stream that pauses leaves nothing unheard."""
     monkeypatch.setattr(media_streams, "QUIET_S", 0.01)
     calls = Calls()
-    frames = streams.twilio("CA1", {"inbound": SPEECH[:160], "outbound": b""}, stop=False)
+    frames = streams.twilio("CA1", {"inbound": SPEECH[:960], "outbound": b""}, stop=False)
     serving = asyncio.create_task(served(calls, "/bridges/twilio", frames))
     async with asyncio.timeout(10):
         while not calls.leg.audio:
             await asyncio.sleep(0.01)
-    assert calls.leg.audio[::2] == SPEECH[:160]
+    assert calls.leg.audio[::2] == SPEECH[:960]
     assert set(calls.leg.audio[1::2]) == {0xFF}
     calls.leg.ended.set_result(Ending.FAILED)
     assert codes(await serving) == [4450]

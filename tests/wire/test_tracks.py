@@ -148,6 +148,16 @@ def test_settling_gives_what_is_held():
     assert aligned.settle() == b""
 
 
+def test_a_pause_between_two_frames_that_take_turns_makes_no_silence():
+    """Where one track is a frame ahead, the other's frame is on its way, however long it takes."""
+    aligned = tracks()
+    place(aligned, "inbound", b"\x01" * FRAME, 0, 1)
+    assert aligned.settle(ahead_s=0.1) == b""
+    assert place(aligned, "outbound", b"\x02" * FRAME, 0, 1) == b"\x01\x02" * FRAME
+    place(aligned, "inbound", b"\x03" * 6 * FRAME, FRAME, 2)
+    assert aligned.settle(ahead_s=0.1) == b"\x03\x00" * 6 * FRAME
+
+
 def test_frames_without_stamps_follow_each_other():
     """A network that stamps nothing sends everything in order, also pieces that are equal to the letter."""
     aligned = tracks(("inbound",))

@@ -54,6 +54,9 @@ START_S = 10.0
 QUIET_S = 1.0
 """After this long without a frame, what a track still waits for is given up."""
 
+AHEAD_S = 0.1
+"""By so much may one track be ahead of the other in a pause, without silence for the other, as frames take turns."""
+
 MAX_FRAME_BYTES = 64 * 1024
 """Longer frames are not read; 20 ms of audio take a few hundred bytes."""
 
@@ -85,6 +88,7 @@ class MediaStreams:
     def __init__(self, calls: Calls, settings: Settings) -> None:
         self._calls = calls
         self._checks = checks(settings)
+        self._leaving: set[Leg] = set()
         self.sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {
             f"/bridges/{dialect.name}{key}": partial(self._serve, dialect)
             for dialect in DIALECTS
@@ -95,7 +99,9 @@ class MediaStreams:
         """Have nothing to listen on: the networks come to the server's own port."""
 
     async def close(self) -> None:
-        """Have nothing to close: the server has closed the sockets before this."""
+        """Let go of the calls that were hung up and still have last words; the server has closed all sockets."""
+        for leg in list(self._leaving):
+            leg.drop()
 
     async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
         """Serve one socket from its handshake to its end."""
@@ -114,7 +120,7 @@ class MediaStreams:
         except VivavoceError as error:
             _turn_away(dialect, "rejected", error)
         else:
-            await _carry(stream, leg)
+            await self._carry(stream, leg)
             return
         await _close(websocket, _POLICY)
 
@@ -127,6 +133,34 @@ class MediaStreams:
         if key is None and check is None:
             key = _key_in(websocket.headers.get("authorization", ""))
         return await self._calls.admit(websocket, key=key, signed=check is not None)
+
+    async def _carry(self, stream: _Stream, leg: Leg) -> None:
+        """Carry a stream's audio to its leg until either ends."""
+        playing = asyncio.create_task(stream.play(leg), name=f"stream-{leg.session_id}")
+        ends: set[asyncio.Future[Any]] = {playing, leg.ended}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not playing.done():
+                await _close(stream.websocket, _CODES.get(leg.ended.result(), CloseCode.RESTART))
+            elif playing.result():
+                await leg.hang_up()
+                self._leaving.add(leg)
+                await _close(stream.websocket, CloseCode.NORMAL)
+            else:
+                await _close(stream.websocket, _POLICY)
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+            log.info("stream ended", bridge=stream.dialect.name, session=leg.session_id)
+            if leg in self._leaving:
+                # Its messages are taken off until the session has said everything, which needs no socket.
+                leg.ended.add_done_callback(lambda _: self._let_go(leg))
+            else:
+                leg.drop()
+
+    def _let_go(self, leg: Leg) -> None:
+        self._leaving.discard(leg)
+        leg.drop()
 
 
 class _Stream:
@@ -181,7 +215,7 @@ class _Stream:
                     unreadable += 1
                     self._note(event.reason)
                 case _Quiet():
-                    await _feed(leg, self._tracks.settle())
+                    await _feed(leg, self._tracks.settle(ahead_s=AHEAD_S))
             event = await self._next()
         await _feed(leg, self._tracks.settle())
         return isinstance(event, Stopped)
@@ -229,28 +263,6 @@ class _Stream:
         if reason not in self._noted:
             self._noted.add(reason)
             log.warning("frames passed over", bridge=self.dialect.name, reason=reason)
-
-
-async def _carry(stream: _Stream, leg: Leg) -> None:
-    """Carry a stream's audio to its leg until either ends."""
-    playing = asyncio.create_task(stream.play(leg), name=f"stream-{leg.session_id}")
-    ends: set[asyncio.Future[Any]] = {playing, leg.ended}
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if not playing.done():
-            await _close(stream.websocket, _CODES.get(leg.ended.result(), CloseCode.RESTART))
-        elif playing.result():
-            await leg.hang_up()
-            await _close(stream.websocket, CloseCode.NORMAL)
-            # The last messages are taken off while the session ends.
-            await asyncio.wait({leg.ended})
-        else:
-            await _close(stream.websocket, _POLICY)
-    finally:
-        playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
-        leg.drop()
-        log.info("stream ended", bridge=stream.dialect.name, session=leg.session_id)
 
 
 async def _feed(leg: Leg, audio: bytes) -> None:

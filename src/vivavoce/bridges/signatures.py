@@ -51,7 +51,8 @@ def _twilio(token: str, settings: Settings) -> Check:
 
     def check(connection: HTTPConnection) -> bool:
         signature = connection.headers.get("x-twilio-signature", "")
-        return any(validator.validate(url, {}, signature) for url in _addresses(connection, settings))
+        algorithm = twilio.get_signature_algorithm(connection.headers.get("x-twilio-webhooks-signature-settings"))
+        return any(validator.validate(url, {}, signature, algorithm) for url in _addresses(connection, settings))
 
     return check
 

@@ -90,12 +90,16 @@ class Tracks:
         self._queue(track, _Frame(self._position(track, media.timestamp_ms), media.number, payload))
         for each in self._tracks.values():
             self._join(each)
-        newest = self._newest()
-        return self._give(max(min(each.end for each in self._tracks.values()), newest - self._samples(LAG_S)))
+        return self._give(max(self._heard(), self._newest() - self._samples(LAG_S)))
 
-    def settle(self) -> bytes:
-        """Give all audio that is held, as if nothing more were coming for the time that it covers."""
-        return self._give(self._newest())
+    def settle(self, *, ahead_s: float = 0.0) -> bytes:
+        """Give all audio that is held, as if nothing more were coming for the time that it covers.
+
+        Audio is still held where the tracks are no more than `ahead_s` apart, since what belongs beside it is on its
+        way.
+        """
+        newest = self._newest()
+        return self._give(newest if newest - self._heard() > self._samples(ahead_s) else self._settled)
 
     def _position(self, track: _Track, timestamp_ms: int | None) -> int:
         """Give the sample at which a frame with this timestamp belongs."""
@@ -149,9 +153,15 @@ class Tracks:
             track.end += gap
             self._join(track)
 
+    def _heard(self) -> int:
+        """Give up to where every track has been heard."""
+        return min(track.end for track in self._tracks.values())
+
     def _newest(self) -> int:
-        ends = (track.end for track in self._tracks.values())
-        return max([*ends, *(self._end(frame) for track in self._tracks.values() for frame in track.waiting)])
+        """Give the end of the last frame of any track."""
+        ends = [track.end for track in self._tracks.values()]
+        ends += [self._end(frame) for track in self._tracks.values() for frame in track.waiting]
+        return max(ends)
 
     def _end(self, frame: _Frame) -> int:
         return frame.at + len(frame.payload) // len(self._silence)
