@@ -37,8 +37,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
     """A server with a key, whose owner the signed calls belong to."""
     data = tmp_path_factory.mktemp("streams") / "data"
     created = run_cli("keys", "create", "--data-dir", str(data))
-    key = created.stdout.strip()
-    owner = run_cli("keys", "list", "--data-dir", str(data)).stdout.split()[0]
+    key, owner = created.stdout.strip(), created.stderr.split("key ", 1)[1].split()[0]
     options = {
         "bridge-owner": owner,
         "twilio-auth-token": TOKEN,

@@ -54,6 +54,7 @@ class Media:
 @dataclass(frozen=True, slots=True)
 class _Frame:
     at: int
+    end: int
     number: int | None
     payload: bytes
 
@@ -72,25 +73,32 @@ class Tracks:
     """Aligns the tracks of one stream; `sample` is one sample of silence, whose length is that of every sample."""
 
     def __init__(self, names: Sequence[str], *, sample_rate: int, sample: bytes) -> None:
-        self._tracks = {name: _Track() for name in names}
+        self._named = {name: _Track() for name in names}
+        self._tracks = tuple(self._named.values())
         self._rate = sample_rate
         self._silence = sample
-        self._origin = 0
-        self._settled = 0
+        self._width = len(sample)
+        self._lag, self._slack = round(LAG_S * sample_rate), round(_SLACK_S * sample_rate)
+        self._jitter, self._max_gap = round(_JITTER_S * sample_rate), round(_MAX_GAP_S * sample_rate)
+        self._origin = self._newest = self._settled = 0
 
     def place(self, media: Media) -> bytes:
         """Take one frame, and give the audio that is settled by it, all tracks interleaved; often none.
 
         Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
         """
-        track = self._tracks[media.track]
-        payload = media.payload[: len(media.payload) - len(media.payload) % len(self._silence)]
-        if not payload:
+        track = self._named[media.track]
+        samples = len(media.payload) // self._width
+        at = self._position(track, media.timestamp_ms)
+        frame = _Frame(at, at + samples, media.number, media.payload[: samples * self._width])
+        if not samples or self._is_old(track, frame):
             return b""
-        self._queue(track, _Frame(self._position(track, media.timestamp_ms), media.number, payload))
-        for each in self._tracks.values():
-            self._join(each)
-        return self._give(max(self._heard(), self._newest() - self._samples(LAG_S)))
+        if not track.waiting and self._follows(track, frame):
+            self._append(track, frame)
+        elif not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
+            insort(track.waiting, frame, key=attrgetter("end"))
+            self._join(track)
+        return self._give(max(self._heard(), self._newest - self._lag))
 
     def settle(self, *, ahead_s: float = 0.0) -> bytes:
         """Give all audio that is held, as if nothing more were coming for the time that it covers.
@@ -98,52 +106,61 @@ class Tracks:
         Audio is still held where the tracks are no more than `ahead_s` apart, since what belongs beside it is on its
         way.
         """
-        newest = self._newest()
-        return self._give(newest if newest - self._heard() > self._samples(ahead_s) else self._settled)
+        apart = self._newest - self._heard()
+        return self._give(self._newest if apart > ahead_s * self._rate else self._settled)
 
     def _position(self, track: _Track, timestamp_ms: int | None) -> int:
-        """Give the sample at which a frame with this timestamp belongs."""
+        """Give the sample at which a frame with this timestamp begins."""
         if timestamp_ms is None:
-            return max([track.end, *(self._end(frame) for frame in track.waiting)])
-        stamped, newest = timestamp_ms * self._rate // 1000, self._newest()
-        if abs(stamped - self._origin - newest) > self._samples(_MAX_GAP_S):
-            self._origin = stamped - newest
+            return max(track.end, track.waiting[-1].end) if track.waiting else track.end
+        stamped = timestamp_ms * self._rate // 1000
+        if abs(stamped - self._origin - self._newest) > self._max_gap:
+            self._origin = stamped - self._newest
         return stamped - self._origin
-
-    def _queue(self, track: _Track, frame: _Frame) -> None:
-        if not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
-            insort(track.waiting, frame, key=attrgetter("at"))
 
     def _join(self, track: _Track) -> None:
         """Place the frames that wait for nothing any more, but for repeats."""
         while track.waiting and self._follows(track, track.waiting[0]):
             frame = track.waiting.pop(0)
             if not self._is_old(track, frame):
-                track.placed += frame.payload
-                track.end += len(frame.payload) // len(self._silence)
-                track.number = frame.number
+                self._append(track, frame)
+        # Anew, since a frame that was placed may end a little before where its timestamp put it.
+        self._newest = max(each.waiting[-1].end if each.waiting else each.end for each in self._tracks)
+
+    def _append(self, track: _Track, frame: _Frame) -> None:
+        track.placed += frame.payload
+        track.end += frame.end - frame.at
+        track.number = frame.number
+        self._newest = max(self._newest, track.end)
 
     def _is_old(self, track: _Track, frame: _Frame) -> bool:
         """Tell whether a frame's place is taken, by itself or by silence while later frames were placed."""
         if frame.number is None or track.number is None:
-            return self._end(frame) <= track.end
-        return frame.number <= track.number and self._end(frame) <= track.end + self._samples(_JITTER_S)
+            return frame.end <= track.end
+        return frame.number <= track.number and frame.end <= track.end + self._jitter
 
     def _follows(self, track: _Track, frame: _Frame) -> bool:
         """Tell whether a frame begins about where the track ends, or before."""
         next_one = frame.number is not None and track.number is not None and frame.number == track.number + 1
-        return frame.at <= track.end + self._samples(_JITTER_S if next_one else _SLACK_S)
+        return frame.at <= track.end + (self._jitter if next_one else self._slack)
+
+    def _heard(self) -> int:
+        """Give up to where every track has been heard."""
+        return min(track.end for track in self._tracks)
 
     def _give(self, stop: int) -> bytes:
         """Fill every track up to `stop` and take what is new of all of them."""
-        for track in self._tracks.values():
-            self._fill(track, stop)
-        size = max(stop - self._settled, 0) * len(self._silence)
-        parts = [bytes(track.placed[:size]) for track in self._tracks.values()]
-        for track in self._tracks.values():
+        if stop <= self._settled:
+            return b""
+        size = (stop - self._settled) * self._width
+        parts = []
+        for track in self._tracks:
+            if track.end < stop:
+                self._fill(track, stop)
+            parts.append(bytes(track.placed[:size]))
             del track.placed[:size]
-        self._settled = max(stop, self._settled)
-        return _interleaved(parts, len(self._silence))
+        self._settled = stop
+        return _interleaved(parts, self._width)
 
     def _fill(self, track: _Track, stop: int) -> None:
         """Put silence where nothing has come, up to `stop` at least."""
@@ -152,22 +169,6 @@ class Tracks:
             track.placed += self._silence * gap
             track.end += gap
             self._join(track)
-
-    def _heard(self) -> int:
-        """Give up to where every track has been heard."""
-        return min(track.end for track in self._tracks.values())
-
-    def _newest(self) -> int:
-        """Give the end of the last frame of any track."""
-        ends = [track.end for track in self._tracks.values()]
-        ends += [self._end(frame) for track in self._tracks.values() for frame in track.waiting]
-        return max(ends)
-
-    def _end(self, frame: _Frame) -> int:
-        return frame.at + len(frame.payload) // len(self._silence)
-
-    def _samples(self, seconds: float) -> int:
-        return round(seconds * self._rate)
 
 
 def _interleaved(parts: Sequence[bytes], width: int) -> bytes:
