@@ -45,6 +45,8 @@ _DEMANDS = {
 }
 """What pydantic's kinds of error ask for, by the beginning of their names."""
 
+_SECRETS = {"webhook_url", "llm_key", "engine_key", "twilio_auth_token", "plivo_auth_token", "vonage_signature_secret"}
+
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
 
 
@@ -291,6 +293,16 @@ class Settings(BaseSettings):
     bridge_callbacks: bool = Field(
         default=False, description="Let the parameters of a call name the address of its callbacks."
     )
+    twilio_auth_token: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None,
+        description="Token of the Twilio account; calls from Twilio must be signed with it. Set it by environment.",
+    )
+    plivo_auth_token: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None, description="Token of the Plivo account; calls from Plivo must be signed with it. Set it by environment."
+    )
+    vonage_signature_secret: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+        None, description="Signature secret of the Vonage account; calls from Vonage must carry a token signed with it."
+    )
     llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
     )
@@ -416,7 +428,7 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
-    if field in {"webhook_url", "llm_key", "engine_key"}:
+    if field in _SECRETS:
         return "another"  # addresses of webhooks hold secrets anywhere
     if field in {"store_url", "public_url", "llm_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))

@@ -172,7 +172,7 @@ async def _open_bridges(app: FastAPI, hub: Hub, settings: Settings) -> AsyncIter
     async with AsyncExitStack() as opened:
         for bridge in bridges:
             for path, serve_socket in bridge.sockets.items():
-                app.add_api_websocket_route(path, serve_socket)
+                app.router.add_websocket_route(path, serve_socket)
             opened.push_async_callback(bridge.close)
             await bridge.open()
         yield

@@ -41,6 +41,7 @@ def test_the_commands_are_those_promised():
             "keys rotate-secret",
             "transcribe",
             "listen",
+            "twiml",
             "demo",
             "bench",
             "doctor",

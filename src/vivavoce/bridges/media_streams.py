@@ -1,0 +1,296 @@
+"""Media streams of telephone networks: a WebSocket that Twilio, Telnyx, Plivo, Vonage or Exotel opens for a call.
+
+`wire.media_streams` reads the frames and `wire.tracks` puts what each side says in its place; this is the socket around
+them. A stream becomes a leg as soon as it is known which tracks come: with `start`, or with the first audio where the
+network does not say. An orderly end hangs up. A socket that is lost leaves the leg to the grace period, in which a
+stream of the same call and the same tracks finds it again. Nothing is sent back to the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+from starlette.websockets import WebSocketDisconnect
+
+from vivavoce.bridges.calls import Call, Calls, Leg
+from vivavoce.bridges.signatures import checks
+from vivavoce.errors import InvalidConfig, MalformedMessage, NotAllowed, VivavoceError
+from vivavoce.model import AudioFormat
+from vivavoce.runtime import metrics
+from vivavoce.runtime.mailbox import Ending
+from vivavoce.wire.call import request_of
+from vivavoce.wire.live import CloseCode
+from vivavoce.wire.media_streams import (
+    DIALECTS,
+    Dialect,
+    Ignored,
+    Started,
+    Stopped,
+    StreamEvent,
+    Unreadable,
+    read,
+)
+from vivavoce.wire.tracks import TRACKS, Media, Tracks
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+    from vivavoce.config import Settings
+    from vivavoce.reception.access import Caller
+
+log = structlog.get_logger()
+
+START_S = 10.0
+"""A socket that has not begun a stream after this long is closed."""
+
+QUIET_S = 1.0
+"""After this long without a frame, what a track still waits for is given up."""
+
+AHEAD_S = 0.1
+"""By so much may one track be ahead of the other in a pause, without silence for the other, as frames take turns."""
+
+MAX_FRAME_BYTES = 64 * 1024
+"""Longer frames are not read; 20 ms of audio take a few hundred bytes."""
+
+MAX_UNREADABLE = 100
+"""Frames of a stream that may be unreadable; the next one ends it."""
+
+_POLICY = 1008
+_ORDERLY = frozenset({1000, 1005})
+_CODES = {Ending.FINISHED: CloseCode.NORMAL, Ending.REPLACED: CloseCode.REPLACED, Ending.FAILED: CloseCode.FAILED}
+_CHOICES = {**{track: (track,) for track in TRACKS}, "both": TRACKS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Quiet:
+    """Nothing has come for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The socket was closed, and the call may go on."""
+
+
+_Event = StreamEvent | _Quiet | _Lost
+
+
+class MediaStreams:
+    """The bridge of all networks that stream calls over WebSockets, two paths for each: without and with a key."""
+
+    def __init__(self, calls: Calls, settings: Settings) -> None:
+        self._calls = calls
+        self._checks = checks(settings)
+        self._leaving: set[Leg] = set()
+        self.sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {
+            f"/bridges/{dialect.name}{key}": partial(self._serve, dialect)
+            for dialect in DIALECTS
+            for key in ("", "/{key}")
+        }
+
+    async def open(self) -> None:
+        """Have nothing to listen on: the networks come to the server's own port."""
+
+    async def close(self) -> None:
+        """Let go of the calls that were hung up and still have last words; the server has closed all sockets."""
+        for leg in list(self._leaving):
+            leg.drop()
+
+    async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
+        """Serve one socket from its handshake to its end."""
+        try:
+            caller = await self._admit(dialect, websocket)
+        except VivavoceError as error:
+            _turn_away(dialect, "refused", error)
+            await websocket.close(_POLICY)
+            return
+        await websocket.accept()
+        stream = _Stream(dialect, websocket)
+        try:
+            leg = await self._calls.answer(await stream.call(caller))
+        except MalformedMessage as error:
+            _turn_away(dialect, "malformed", error)
+        except VivavoceError as error:
+            _turn_away(dialect, "rejected", error)
+        else:
+            await self._carry(stream, leg)
+            return
+        await _close(websocket, _POLICY)
+
+    async def _admit(self, dialect: Dialect, websocket: WebSocket) -> Caller:
+        """Give whose call this is, before anything is accepted; raises `NotAllowed` and the like."""
+        check = self._checks.get(dialect.name)
+        if check is not None and not check(websocket):
+            raise NotAllowed(f"the handshake is not signed by {dialect.name} for the address that it came to")
+        key = websocket.path_params.get("key")
+        if key is None and check is None:
+            key = _key_in(websocket.headers.get("authorization", ""))
+        return await self._calls.admit(websocket, key=key, signed=check is not None)
+
+    async def _carry(self, stream: _Stream, leg: Leg) -> None:
+        """Carry a stream's audio to its leg until either ends."""
+        playing = asyncio.create_task(stream.play(leg), name=f"stream-{leg.session_id}")
+        ends: set[asyncio.Future[Any]] = {playing, leg.ended}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not playing.done():
+                await _close(stream.websocket, _CODES.get(leg.ended.result(), CloseCode.RESTART))
+            elif playing.result():
+                await leg.hang_up()
+                self._leaving.add(leg)
+                await _close(stream.websocket, CloseCode.NORMAL)
+            else:
+                await _close(stream.websocket, _POLICY)
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+            log.info("stream ended", bridge=stream.dialect.name, session=leg.session_id)
+            if leg in self._leaving:
+                # Its messages are taken off until the session has said everything, which needs no socket.
+                leg.ended.add_done_callback(lambda _: self._let_go(leg))
+            else:
+                leg.drop()
+
+    def _let_go(self, leg: Leg) -> None:
+        self._leaving.discard(leg)
+        leg.drop()
+
+
+class _Stream:
+    """One stream over one socket: `call` says whose audio it brings and how, `play` feeds that to a leg."""
+
+    def __init__(self, dialect: Dialect, websocket: WebSocket) -> None:
+        self.dialect, self.websocket = dialect, websocket
+        self._tracks: Tracks | None = None
+        self._names: tuple[str, ...] = ()
+        self._first: Media | None = None
+        self._noted: set[str] = set()
+
+    async def call(self, caller: Caller) -> Call:
+        """Read up to where the call, its format and its tracks are known.
+
+        Raises `MalformedMessage` for a stream that breaks the format or is not begun in time, `InvalidConfig` for
+        parameters that cannot be read.
+        """
+        try:
+            async with asyncio.timeout(START_S):
+                started = await self._start()
+                parameters = {**self.websocket.query_params, **started.parameters}
+                self._names = started.tracks or _CHOICES.get(parameters.get("tracks", ""), ())
+                while not self._names:
+                    await self._first_track()
+        except TimeoutError:
+            raise MalformedMessage(f"no stream was begun within {START_S:g} s") from None
+        audio = AudioFormat(encoding=started.encoding, sample_rate=started.sample_rate)
+        self._tracks = Tracks(self._names, sample_rate=audio.sample_rate, sample=audio.silent_sample)
+        request = request_of(
+            parameters,
+            encoding=f"wav/{audio.encoding}",
+            sample_rate=audio.sample_rate,
+            channels=len(self._names),
+            metadata=started.metadata,
+        )
+        leg = f"{started.call_id or uuid4().hex}/{'+'.join(self._names)}"
+        return Call(bridge=self.dialect.name, id=leg, caller=caller, request=request)
+
+    async def play(self, leg: Leg) -> bool:
+        """Feed the leg until the stream ends; tells whether the call is over, or only its transport lost."""
+        assert self._tracks is not None
+        unreadable = 0
+        event: _Event = self._first or Ignored()
+        while not isinstance(event, Stopped | _Lost) and unreadable <= MAX_UNREADABLE:
+            match event:
+                case Media() if event.track in self._names:
+                    await _feed(leg, self._tracks.place(event))
+                case Media():
+                    self._note("audio of a track that was not announced; ask for both with the parameter tracks=both")
+                case Unreadable():
+                    unreadable += 1
+                    self._note(event.reason)
+                case _Quiet():
+                    await _feed(leg, self._tracks.settle(ahead_s=AHEAD_S))
+            event = await self._next()
+        await _feed(leg, self._tracks.settle())
+        return isinstance(event, Stopped)
+
+    async def _start(self) -> Started:
+        while True:
+            match self._event(await self.websocket.receive()):
+                case Started() as started:
+                    return started
+                case Unreadable(reason=reason):
+                    raise MalformedMessage(reason)
+                case Stopped() | _Lost():
+                    raise MalformedMessage("the socket was closed before a stream began")
+                case Media():
+                    self._note("audio before the start of the stream")
+
+    async def _first_track(self) -> None:
+        """Take a stream that does not say which tracks come by its first audio."""
+        match self._event(await self.websocket.receive()):
+            case Media() as media:
+                self._first, self._names = media, (media.track,)
+            case Unreadable(reason=reason):
+                raise MalformedMessage(reason)
+            case Stopped() | _Lost():
+                raise MalformedMessage("the stream ended before it brought any audio")
+
+    async def _next(self) -> _Event:
+        try:
+            async with asyncio.timeout(QUIET_S):
+                return self._event(await self.websocket.receive())
+        except TimeoutError:
+            return _Quiet()
+
+    def _event(self, frame: Mapping[str, Any]) -> StreamEvent | _Lost:
+        if frame["type"] == "websocket.disconnect":
+            return Stopped() if frame.get("code") in _ORDERLY and not self.dialect.stops else _Lost()
+        data = frame.get("bytes")
+        content: str | bytes = frame["text"] if data is None else data
+        if len(content) > MAX_FRAME_BYTES:
+            return Unreadable(f"a frame longer than {MAX_FRAME_BYTES} bytes")
+        return read(self.dialect, content)
+
+    def _note(self, reason: str) -> None:
+        """Log why frames are passed over, once in a stream for each reason."""
+        if reason not in self._noted:
+            self._noted.add(reason)
+            log.warning("frames passed over", bridge=self.dialect.name, reason=reason)
+
+
+async def _feed(leg: Leg, audio: bytes) -> None:
+    if audio:
+        await leg.feed(audio)
+
+
+async def _close(websocket: WebSocket, code: int) -> None:
+    """Close a socket that the network may have closed already."""
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await websocket.close(code)
+
+
+def _turn_away(dialect: Dialect, outcome: str, error: VivavoceError) -> None:
+    """Log and count a call that gets no session."""
+    metrics.CALLS.labels(dialect.name, outcome).inc()
+    problems = error.problems if isinstance(error, InvalidConfig) else ()
+    log.warning("call turned away", bridge=dialect.name, outcome=outcome, reason="; ".join([str(error), *problems]))
+
+
+def _key_in(authorization: str) -> str | None:
+    """Give the API key in an `Authorization` header: a bearer token, or a password as URLs carry it."""
+    scheme, _, value = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip() or None
+        case "basic":
+            with suppress(ValueError):
+                name, _, password = b64decode(value, validate=True).decode().partition(":")
+                return password or name or None
+    return None

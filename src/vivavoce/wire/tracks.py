@@ -1,0 +1,182 @@
+"""The tracks of one call, put side by side: frames with timestamps in, interleaved audio out.
+
+A telephone network sends each direction of a call as a track of small frames. A frame says when it was played, and in
+which order it was sent; it may come late, twice or never, and a track may be silent for as long as it likes. `Tracks`
+puts every frame where its timestamp says, fills what is left with silence, and gives the audio of all tracks as soon as
+it cannot change any more.
+
+* Audio is settled up to where every track has been heard, and never later than `LAG_S` behind the newest frame of any.
+  So one track alone never waits, two wait for the slower one, and a track that is missing holds nobody up for long.
+* A frame that starts about where the last one ended follows it without a seam: some senders stamp frames by the wall
+  clock, a few milliseconds off. `_SLACK_S` is what counts as about, and `_JITTER_S` where the frames' numbers show that
+  nothing is missing in between.
+* A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
+  already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
+* A timestamp that is more than `_MAX_GAP_S` off starts the clock anew, without a gap. That is also how timestamps that
+  count from 1970 become a call's own.
+
+No clock is read here: how far a track is behind is told by timestamps alone. Whoever feeds `Tracks` calls `settle` when
+nothing has come for a while.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+INBOUND, OUTBOUND = "inbound", "outbound"
+TRACKS = (INBOUND, OUTBOUND)
+"""What the caller says and what the caller hears, in the order of a session's channels."""
+
+LAG_S = 0.2
+"""The longest that one track is waited for, in seconds of audio."""
+
+_SLACK_S = 0.01
+_JITTER_S = 0.04
+_MAX_GAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A frame of one track: where it begins in milliseconds, and its number in the order it was sent, where known.
+
+    Without a timestamp a frame follows the one before; numbers grow from frame to frame of a track.
+    """
+
+    track: str
+    payload: bytes
+    timestamp_ms: int | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    at: int
+    end: int
+    number: int | None
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Track:
+    """One track: what is placed but not given out yet, and the frames that wait for those before them."""
+
+    end: int = 0
+    number: int | None = None
+    placed: bytearray = field(default_factory=bytearray)
+    waiting: list[_Frame] = field(default_factory=list)
+
+
+class Tracks:
+    """Aligns the tracks of one stream; `sample` is one sample of silence, whose length is that of every sample."""
+
+    def __init__(self, names: Sequence[str], *, sample_rate: int, sample: bytes) -> None:
+        self._named = {name: _Track() for name in names}
+        self._tracks = tuple(self._named.values())
+        self._rate = sample_rate
+        self._silence = sample
+        self._width = len(sample)
+        self._lag, self._slack = round(LAG_S * sample_rate), round(_SLACK_S * sample_rate)
+        self._jitter, self._max_gap = round(_JITTER_S * sample_rate), round(_MAX_GAP_S * sample_rate)
+        self._origin = self._newest = self._settled = 0
+
+    def place(self, media: Media) -> bytes:
+        """Take one frame, and give the audio that is settled by it, all tracks interleaved; often none.
+
+        Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
+        """
+        track = self._named[media.track]
+        samples = len(media.payload) // self._width
+        at = self._position(track, media.timestamp_ms)
+        frame = _Frame(at, at + samples, media.number, media.payload[: samples * self._width])
+        if not samples or self._is_old(track, frame):
+            return b""
+        if not track.waiting and self._follows(track, frame):
+            self._append(track, frame)
+        elif not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
+            insort(track.waiting, frame, key=attrgetter("end"))
+            self._join(track)
+        return self._give(max(self._heard(), self._newest - self._lag))
+
+    def settle(self, *, ahead_s: float = 0.0) -> bytes:
+        """Give all audio that is held, as if nothing more were coming for the time that it covers.
+
+        Audio is still held where the tracks are no more than `ahead_s` apart, since what belongs beside it is on its
+        way.
+        """
+        apart = self._newest - self._heard()
+        return self._give(self._newest if apart > ahead_s * self._rate else self._settled)
+
+    def _position(self, track: _Track, timestamp_ms: int | None) -> int:
+        """Give the sample at which a frame with this timestamp begins."""
+        if timestamp_ms is None:
+            return max(track.end, track.waiting[-1].end) if track.waiting else track.end
+        stamped = timestamp_ms * self._rate // 1000
+        if abs(stamped - self._origin - self._newest) > self._max_gap:
+            self._origin = stamped - self._newest
+        return stamped - self._origin
+
+    def _join(self, track: _Track) -> None:
+        """Place the frames that wait for nothing any more, but for repeats."""
+        while track.waiting and self._follows(track, track.waiting[0]):
+            frame = track.waiting.pop(0)
+            if not self._is_old(track, frame):
+                self._append(track, frame)
+        # Anew, since a frame that was placed may end a little before where its timestamp put it.
+        self._newest = max(each.waiting[-1].end if each.waiting else each.end for each in self._tracks)
+
+    def _append(self, track: _Track, frame: _Frame) -> None:
+        track.placed += frame.payload
+        track.end += frame.end - frame.at
+        track.number = frame.number
+        self._newest = max(self._newest, track.end)
+
+    def _is_old(self, track: _Track, frame: _Frame) -> bool:
+        """Tell whether a frame's place is taken, by itself or by silence while later frames were placed."""
+        if frame.number is None or track.number is None:
+            return frame.end <= track.end
+        return frame.number <= track.number and frame.end <= track.end + self._jitter
+
+    def _follows(self, track: _Track, frame: _Frame) -> bool:
+        """Tell whether a frame begins about where the track ends, or before."""
+        next_one = frame.number is not None and track.number is not None and frame.number == track.number + 1
+        return frame.at <= track.end + (self._jitter if next_one else self._slack)
+
+    def _heard(self) -> int:
+        """Give up to where every track has been heard."""
+        return min(track.end for track in self._tracks)
+
+    def _give(self, stop: int) -> bytes:
+        """Fill every track up to `stop` and take what is new of all of them."""
+        if stop <= self._settled:
+            return b""
+        size = (stop - self._settled) * self._width
+        parts = []
+        for track in self._tracks:
+            if track.end < stop:
+                self._fill(track, stop)
+            parts.append(bytes(track.placed[:size]))
+            del track.placed[:size]
+        self._settled = stop
+        return _interleaved(parts, self._width)
+
+    def _fill(self, track: _Track, stop: int) -> None:
+        """Put silence where nothing has come, up to `stop` at least."""
+        while track.end < stop:
+            gap = min(stop, track.waiting[0].at if track.waiting else stop) - track.end
+            track.placed += self._silence * gap
+            track.end += gap
+            self._join(track)
+
+
+def _interleaved(parts: Sequence[bytes], width: int) -> bytes:
+    """Weave channels of equal length together, sample by sample of `width` bytes."""
+    if len(parts) == 1:
+        return parts[0]
+    woven, step = bytearray(sum(map(len, parts))), width * len(parts)
+    for channel, part in enumerate(parts):
+        for byte in range(width):
+            woven[channel * width + byte :: step] = part[byte::width]
+    return bytes(woven)

@@ -1,0 +1,201 @@
+"""Tracks of a call side by side: what comes out stands where its timestamp says, whatever becomes of its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.wire.tracks import LAG_S, Media, Tracks
+
+RATE = 1000
+"""One sample is a millisecond, which keeps the arithmetic of these tests in sight."""
+
+FRAME = 20
+LAG = round(LAG_S * RATE)
+NAMES = ("inbound", "outbound")
+SILENCE = b"\x00"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a track on its way."""
+
+    track: str
+    slot: int
+    number: int
+    arrival: int
+
+    @property
+    def payload(self) -> bytes:
+        return bytes([1 + self.slot]) * FRAME
+
+
+def tracks(names=NAMES, sample=SILENCE):
+    return Tracks(names, sample_rate=RATE, sample=sample)
+
+
+def place(aligned, track, payload, timestamp_ms=None, number=None):
+    return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number))
+
+
+def played(frames, names=NAMES, shift=0):
+    """Give what comes out, one byte string per channel, and the length after each frame."""
+    aligned, out, lengths = tracks(names), bytearray(), []
+    for frame in frames:
+        out += place(aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number)
+        lengths.append(len(out) // len(names))
+    out += aligned.settle()
+    return [bytes(out[channel :: len(names)]) for channel in range(len(names))], lengths
+
+
+def expected(frames, names=NAMES):
+    """Give each channel as it was spoken: every frame in its place, silence elsewhere."""
+    slots = 1 + max((frame.slot for frame in frames), default=-1)
+    said = {(frame.track, frame.slot): frame.payload for frame in frames}
+    return [b"".join(said.get((name, slot), SILENCE * FRAME) for slot in range(slots)) for name in names]
+
+
+@st.composite
+def journeys(draw, late=LAG - 2 * FRAME):
+    """Frames of one or two tracks in the order in which they arrive: some lost, some twice, none later than `late`."""
+    names = NAMES[: draw(st.integers(1, 2))]
+    shared = draw(st.booleans())
+    frames = []
+    for index, name in enumerate(names):
+        for slot in draw(st.sets(st.integers(0, 25))):
+            number = 1 + (slot * len(names) + index if shared else slot)
+            frame = Frame(name, slot, number, slot * FRAME + draw(st.integers(0, late)))
+            frames += [frame] + [
+                replace(frame, arrival=slot * FRAME + delay)
+                for delay in draw(st.lists(st.integers(0, 4 * LAG), max_size=1))
+            ]
+    return names, sorted(frames, key=lambda frame: frame.arrival)
+
+
+@given(journeys())
+def test_whatever_is_lost_swapped_or_repeated_the_rest_stands_where_its_timestamp_says(journey):
+    """Up to the lag, order does not matter; what is missing is silence; the length is that of what was said."""
+    names, frames = journey
+    heard, _ = played(frames, names)
+    assert heard == expected(frames, names)
+
+
+@given(journeys(late=3 * LAG))
+def test_nothing_waits_longer_than_the_lag(journey):
+    """However late a track is, audio is given out up to the lag behind the newest frame of any."""
+    names, frames = journey
+    _, lengths = played(frames, names)
+    newest = 0
+    for frame, length in zip(frames, lengths, strict=True):
+        newest = max(newest, (frame.slot + 1) * FRAME)
+        assert length >= newest - LAG
+
+
+@given(journeys(late=8 * LAG))
+def test_frames_that_come_far_too_late_still_come_in_order_and_once(journey):
+    """Beyond the lag a frame may be left out, but none is heard twice, and none after a later one."""
+    names, frames = journey
+    for channel, said in zip(played(frames, names)[0], expected(frames, names), strict=True):
+        assert len(channel) >= len(said)
+        slots = [value for value in channel[::FRAME] if value]
+        assert slots == sorted(set(slots))
+
+
+@given(st.lists(st.integers(-8, 8), min_size=1, max_size=50))
+def test_stamps_a_little_off_make_no_seams(offsets):
+    """Frames stamped by a clock on the wall follow each other as they were cut, without a sample between or missing."""
+    aligned = tracks(("inbound",))
+    frames = [bytes([1 + slot]) * FRAME for slot in range(len(offsets))]
+    out = b"".join(
+        place(aligned, "inbound", frame, max(slot * FRAME + offset, 0), slot + 1)
+        for slot, (frame, offset) in enumerate(zip(frames, offsets, strict=True))
+    )
+    assert out + aligned.settle() == b"".join(frames)
+
+
+@given(journeys())
+def test_stamps_that_count_from_1970_give_the_same(journey):
+    """The first frame of a stream starts the clock, wherever it stands."""
+    names, frames = journey
+    if frames and frames[0].slot == 0:
+        heard, _ = played(frames, names, shift=1_795_000_000_000)
+        assert heard == expected(frames, names)
+
+
+def test_a_track_alone_never_waits():
+    """With one track, each frame is given out as it comes."""
+    aligned = tracks(("inbound",))
+    for slot in range(5):
+        frame = bytes([1 + slot]) * FRAME
+        assert place(aligned, "inbound", frame, slot * FRAME, slot + 1) == frame
+
+
+def test_two_tracks_wait_for_each_other():
+    """What one track says is held until the other was heard, and then both come together, the caller first."""
+    aligned = tracks()
+    assert place(aligned, "outbound", b"\x02" * FRAME, 0) == b""
+    assert place(aligned, "inbound", b"\x01" * FRAME, 0) == b"\x01\x02" * FRAME
+
+
+def test_settling_gives_what_is_held():
+    """When nothing comes any more, nothing is kept back; the missing track is silent."""
+    aligned = tracks()
+    place(aligned, "inbound", b"\x01" * FRAME, 0)
+    assert aligned.settle() == b"\x01\x00" * FRAME
+    assert aligned.settle() == b""
+
+
+def test_a_pause_between_two_frames_that_take_turns_makes_no_silence():
+    """Where one track is a frame ahead, the other's frame is on its way, however long it takes."""
+    aligned = tracks()
+    place(aligned, "inbound", b"\x01" * FRAME, 0, 1)
+    assert aligned.settle(ahead_s=0.1) == b""
+    assert place(aligned, "outbound", b"\x02" * FRAME, 0, 1) == b"\x01\x02" * FRAME
+    place(aligned, "inbound", b"\x03" * 6 * FRAME, FRAME, 2)
+    assert aligned.settle(ahead_s=0.1) == b"\x03\x00" * 6 * FRAME
+
+
+def test_frames_without_stamps_follow_each_other():
+    """A network that stamps nothing sends everything in order, also pieces that are equal to the letter."""
+    aligned = tracks(("inbound",))
+    assert b"".join(place(aligned, "inbound", b"\x05\x06") for _ in range(3)) == b"\x05\x06" * 3
+
+
+def test_a_clock_that_stands_still_loses_no_audio():
+    """A newer frame is placed behind the last one, though its timestamp says otherwise."""
+    aligned = tracks(("inbound",))
+    out = b"".join(place(aligned, "inbound", bytes([number]) * FRAME, 0, number) for number in (1, 2))
+    assert out == b"\x01" * FRAME + b"\x02" * FRAME
+
+
+def test_a_clock_that_jumps_makes_no_hours_of_silence():
+    """A timestamp a day ahead starts the clock anew, where the audio ends."""
+    aligned = tracks(("inbound",))
+    out = place(aligned, "inbound", b"\x01" * FRAME, 0, 1)
+    out += place(aligned, "inbound", b"\x02" * FRAME, 86_400_000, 2)
+    out += place(aligned, "inbound", b"\x03" * FRAME, 86_400_000 + FRAME, 3)
+    assert out == b"\x01" * FRAME + b"\x02" * FRAME + b"\x03" * FRAME
+
+
+def test_samples_of_several_bytes_stay_whole():
+    """Linear samples are woven two bytes at a time, and one that is cut off is left out."""
+    aligned = tracks(sample=b"\x00\x00")
+    place(aligned, "inbound", b"aAbB", 0)
+    assert place(aligned, "outbound", b"cCdDe", 0) == b"aAcCbBdD"
+
+
+def test_an_unannounced_track_is_an_error():
+    """Only tracks that were announced have a channel."""
+    with pytest.raises(KeyError):
+        place(tracks(("inbound",)), "outbound", b"\x01")
+
+
+def test_a_flood_of_one_frame_is_held_once():
+    """Frames that wait are bounded by the lag: the same one again takes no room."""
+    aligned = tracks()
+    for _ in range(1000):
+        place(aligned, "inbound", b"\x01" * FRAME, 100, 7)
+    assert len(aligned.settle()) == 2 * (100 + FRAME)
