@@ -108,11 +108,9 @@ def test_what_is_no_audiosocket_is_told_by_its_first_three_bytes(data):
     assert isinstance(event, Malformed)
 
 
-@pytest.mark.parametrize(
-    "data", [NAME, frame(0x10, bytes(3)), frame(0x03, b"12"), frame(0x03), frame(0x03, b"\x07"), frame(0x03, b"\xe9")]
-)
+@pytest.mark.parametrize("data", [NAME, frame(0x10, bytes(3)), frame(0x03, b"12"), frame(0x03)])
 def test_frames_that_go_against_the_protocol_end_the_connection(data):
-    """A second name, half a sample, and digits that are none."""
+    """A second name, half a sample, and no digit or two where one is due."""
     named, event = events(NAME, data)
     assert named == Identified(CALL)
     assert isinstance(event, Malformed)

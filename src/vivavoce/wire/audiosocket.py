@@ -39,7 +39,6 @@ _HEAD = Struct(">BH")
 _UUID_BYTES = 16
 _SAMPLE_BYTES = 2
 _MAX_CODE_BYTES = 4
-_KEYS = b"0123456789*#ABCDabcd"
 
 
 class _Kind(IntEnum):
@@ -77,7 +76,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """A key that the caller pressed."""
+    """A key that the caller pressed, or a tone that passes for one, as Asterisk writes it."""
 
     key: str
 
@@ -173,6 +172,6 @@ def _audio(rate: int, payload: bytes) -> Event | None:
 
 
 def _digit(payload: bytes) -> Event:
-    if len(payload) != 1 or payload not in _KEYS:
-        return Malformed(f"a digit of {len(payload)} bytes that no telephone has")
-    return Digit(payload.decode("ascii"))
+    if len(payload) != 1:
+        return Malformed(f"a digit of {len(payload)} bytes")
+    return Digit(payload.decode("latin-1"))
