@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
+from starlette.websockets import WebSocket  # the web framework reads the handlers' annotations
 
 from vivavoce.bridges.calls import Call
 from vivavoce.bridges.media_socket import key_of, media_socket
@@ -21,8 +22,6 @@ from vivavoce.wire.asterisk import SUBPROTOCOL, Malformed, MediaStart, read_cont
 from vivavoce.wire.call import request_of
 
 if TYPE_CHECKING:
-    from starlette.websockets import WebSocket
-
     from vivavoce.bridges.calls import Calls
     from vivavoce.config import Settings
 
