@@ -17,12 +17,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from live import pieces, transcribe, until_status
+from calls import PATIENCE_S, assert_heard_as_directly, heard_in, session_of
+from live import pieces
 from server import Server, run_cli, serving
 from sound import g711, interleave, pcm, recording_at
-from vivavoce.bench.words import errors, words
+from vivavoce.bench.words import words
 
-PATIENCE_S = 60.0
 HANG_UP = b"\x00\x00\x00"
 AT_8K = recording_at("two_cities", 8000)[: 8 * 8000]
 AT_16K = recording_at("two_cities", 16000)[: 8 * 16000]
@@ -65,33 +65,6 @@ async def answer_to(server: Server, *sent: bytes) -> bytes:
     async with dialled(server) as (reader, writer), asyncio.timeout(PATIENCE_S):
         writer.write(b"".join(sent))
         return await reader.read()
-
-
-async def session_of(server: Server, name: str, value: str, status: str = "done") -> dict:
-    """Wait for the one session whose metadata has this entry, and until it has this status."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = server.get("/v2/live", custom_metadata=json.dumps({name: value}))["items"]
-            if found:
-                break
-            await asyncio.sleep(0.05)
-    assert len(found) == 1
-    return await until_status(server, found[0]["id"], status)
-
-
-def heard_in(shown: dict, channel: int = 0) -> str:
-    """Give what was said on one channel of a finished session."""
-    said = shown["result"]["transcription"]["utterances"]
-    return " ".join(utterance["text"] for utterance in said if utterance["channel"] == channel)
-
-
-async def assert_heard_as_directly(server: Server, shown: dict, audio: bytes, **options) -> None:
-    """Check that a call's text differs from that of the same audio on the live socket by 3 words in 100 at most."""
-    direct = await transcribe(server, pieces(audio, 3200), language_config={"languages": ["en"]}, **options)
-    for channel in range(options.get("channels", 1)):
-        given, heard = words(direct.text(channel)), words(heard_in(shown, channel))
-        assert len(given) > 8
-        assert errors(given, heard) <= 0.03 * len(given), (given, heard)
 
 
 @pytest.mark.parametrize(("kind", "speech", "rate"), [(0x10, AT_8K, 8000), (0x12, AT_16K, 16000)])

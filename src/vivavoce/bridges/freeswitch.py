@@ -1,8 +1,8 @@
 """FreeSWITCH's audio sockets: mod_audio_stream, mod_audio_fork and jambonz connect to `/bridges/freeswitch`.
 
-Which channel, rate and options a call has stands in the URL's query or in its first text frame (see `wire.freeswitch`).
-Both modules connect again by themselves where a socket is lost, and repeat the first frame; a call that says its own
-name in it goes on with its session. Nothing is ever sent to them.
+Which channels, rate and options a call has stands in the URL's query or in its first text frame (see
+`wire.freeswitch`). mod_audio_stream connects again by itself where its socket is lost, and repeats the first frame; a
+call that says its own name goes on with its session. Nothing is ever sent to them.
 """
 
 from __future__ import annotations
