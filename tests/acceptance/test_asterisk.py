@@ -42,7 +42,7 @@ exten => ulaw,1,Answer()
 exten => json,1,Answer()
  same => n,Dial(WebSocket/vivavoce/c(slin16)f(json)v(language=en,metadata.way=json))
 exten => bridged,1,Answer()
- same => n,Originate(Local/{tap}@vivavoce/n,app,ChanSpy,"${{CHANNEL}},qES",,a)
+ same => n,Originate(Local/{tap}@vivavoce/n,app,ChanSpy,"${{CHANNEL}},qES",,,a)
  same => n,Dial(Local/callee@test)
 exten => callee,1,Answer()
  same => n,Wait(600)
@@ -93,7 +93,7 @@ async def test_asterisk_s_calls_are_heard_as_well_as_directly(tmp_path):
                 await asyncio.to_thread(peer.call, "caller", callee)
             shown = {name: await session_of(server, "uuid", uuid) for name, uuid in names.items()}
             shown |= {way: await session_of(server, "way", way) for way in ("ulaw", "json")}
-        assert [each["file"]["audio_duration"] for each in shown.values()] == [pytest.approx(8, abs=0.2)] * 5
+        assert [each["file"]["audio_duration"] for each in shown.values()] == [pytest.approx(8, abs=0.8)] * 5
         assert shown["channel"]["request_params"]["sample_rate"] == 16000
         assert shown["ulaw"]["request_params"]["encoding"] == "wav/ulaw"
         plain = {"audio": pcm(SPEECH), "encoding": "wav/pcm", "sample_rate": 8000}

@@ -18,6 +18,7 @@ from vivavoce.config import Settings, load_settings
 from vivavoce.errors import SetupError
 from vivavoce.reception.access import Access, new_key
 from vivavoce.stores.sql import SqlStore
+from vivavoce.wire.audiosocket import silence_frame
 
 NAMED = b"\x01\x00\x10" + bytes(16)
 PATIENCE_S = 20.0
@@ -107,6 +108,18 @@ async def test_half_open_connections_are_let_go(tmp_path, monkeypatch, sent):
     port = free_port()
     async with bridged(tmp_path, audiosocket_listen=f"127.0.0.1:{port}", idle_timeout=0.1):
         assert await farewell(port, sent) == b""
+
+
+async def test_a_quiet_peer_is_kept_from_giving_up(tmp_path, monkeypatch):
+    """Once it has named its call, it gets silence until it is given up itself; before, nothing."""
+    monkeypatch.setattr(audiosocket, "QUIET_S", 0.05)
+    monkeypatch.setattr(audiosocket, "FIRST_MESSAGE_S", 0.2)
+    port = free_port()
+    async with bridged(tmp_path, audiosocket_listen=f"127.0.0.1:{port}", idle_timeout=0.3):
+        assert await farewell(port, b"") == b""
+        kept = await farewell(port, NAMED)
+    assert kept.startswith(silence_frame(8000))
+    assert not kept.replace(silence_frame(8000), b"")
 
 
 async def test_strangers_are_told_nothing(tmp_path):

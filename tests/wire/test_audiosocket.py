@@ -19,6 +19,7 @@ from vivavoce.wire.audiosocket import (
     Identified,
     Malformed,
     error_frame,
+    silence_frame,
 )
 
 CALL = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
@@ -133,3 +134,9 @@ def test_an_error_of_the_peer_gives_its_code():
 def test_our_own_error_frames_are_read_back(fault):
     """What refuses a connection is a frame of the protocol."""
     assert events(NAME, error_frame(fault))[1:] == [Failed(f"{fault:02x}")]
+
+
+@pytest.mark.parametrize("rate", RATES.values())
+def test_silence_is_20_ms_of_audio_at_its_rate(rate):
+    """As long as Asterisk's own frames, and never empty, which Asterisk takes for an error."""
+    assert events(NAME, silence_frame(rate))[1:] == [Audio(rate, bytes(rate // 50 * 2))]

@@ -3,9 +3,10 @@
 The protocol carries no session options, so those of all such calls come from a setting. The session is made with the
 first audio, whose frame says its rate. A connection that ends between two frames is a hang-up, as the protocol has it
 and Asterisk does it; one that is cut off is a lost transport, and a new connection with the same UUID goes on with its
-session. Nothing is sent to a call but the end: a hang-up frame, after which Asterisk's dialplan goes on, or an error
-frame for what is no AudioSocket or has a rate that no session can have, at which Asterisk ends the call. A connection
-that is let go because the server restarts just ends, so the dialplan may come back with the same UUID.
+session. Nothing is said to a call. While its peer is quiet it is sent a little silence, without which Asterisk's
+application gives up. At its end it is sent a hang-up frame, after which Asterisk's dialplan goes on, or an error frame
+for what is no AudioSocket or has a rate that no session can have, at which Asterisk ends the call. A connection that is
+let go because the server restarts just ends, so the dialplan may come back with the same UUID.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from vivavoce.wire.audiosocket import (
     Identified,
     Malformed,
     error_frame,
+    silence_frame,
 )
 from vivavoce.wire.call import PARAMETERS, request_of
 
@@ -49,6 +51,12 @@ log = structlog.get_logger()
 NAME = "audiosocket"
 MAX_RATE = 48_000
 """Highest rate that a session can have, in Hz."""
+
+TELEPHONE_RATE = 8_000
+"""Rate of Asterisk's application, in Hz; what a peer that has not sent audio yet is sent."""
+
+QUIET_S = 0.5
+"""A peer that sends nothing for so long is sent silence; Asterisk's application gives up after 2 s."""
 
 _READ_BYTES = 65_536
 
@@ -125,7 +133,7 @@ class _Connection:
         self._calls, self._settings, self._options = calls, settings, options
         self._reader, self._writer = reader, writer
         self._peer: str = writer.get_extra_info("peername")[0]
-        self._digits = 0
+        self._digits = self._rate = 0
 
     async def serve(self) -> None:
         """Carry a call; whatever is wrong with it ends here, in one line of the log."""
@@ -174,23 +182,37 @@ class _Connection:
 
     async def _events(self) -> AsyncGenerator[Event]:
         """Give what the peer says until it ends the connection; raises where that is lost or no AudioSocket."""
-        codec, audio = AudioSocket(), False
+        codec = AudioSocket()
         limit_s: float | None = FIRST_MESSAGE_S
         while True:
             async with asyncio.timeout(limit_s):
-                data = await self._reader.read(_READ_BYTES)
+                data = await self._read()
             if not data and codec.in_frame:
                 raise ConnectionAbortedError
             if not data:
                 return
             for event in codec.feed(data):
-                if isinstance(event, Malformed):
-                    raise MalformedMessage(event.reason)
-                self._digits += isinstance(event, Digit)
-                audio = audio or isinstance(event, Audio)
-                # A session has a time limit of its own.
-                limit_s = None if audio else self._settings.idle_timeout
+                match event:
+                    case Malformed(reason=reason):
+                        raise MalformedMessage(reason)
+                    case Identified():
+                        limit_s, self._rate = self._settings.idle_timeout, TELEPHONE_RATE
+                    case Audio(rate=rate):
+                        # From here on the session has a time limit of its own.
+                        limit_s, self._rate = None, rate
+                    case Digit():
+                        self._digits += 1
                 yield event
+
+    async def _read(self) -> bytes:
+        """Give the next bytes; keeps a peer that has named its call and is quiet from giving up."""
+        while True:
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    return await self._reader.read(_READ_BYTES)
+            except TimeoutError:
+                if self._rate and not self._writer.transport.get_write_buffer_size():
+                    self._writer.write(silence_frame(self._rate))
 
     async def _close(self, ending: Ending | None) -> None:
         """End the connection; once it is closed, Asterisk has no use for its call any more."""

@@ -8,7 +8,8 @@ they are cut.
 
 Published at docs.asterisk.org, Configuration / Channel Drivers / AudioSocket. Observed of Asterisk 22.10: it closes the
 connection at a hang-up without a frame that says so, goes on in its dialplan where we close it or send a frame of kind
-0, and hangs up on the caller where we send one of kind 255.
+0, and hangs up on the caller where we send one of kind 255. Its application also gives up after two seconds in which
+neither side sends anything, as while a caller is on hold.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ _HEAD = Struct(">BH")
 _UUID_BYTES = 16
 _SAMPLE_BYTES = 2
 _MAX_CODE_BYTES = 4
+
+
+SILENCE_S = 0.02
+"""Length of a frame of silence, that of Asterisk's own frames."""
 
 
 class _Kind(IntEnum):
@@ -163,6 +168,13 @@ class AudioSocket:
 def error_frame(fault: Fault) -> bytes:
     """Give the frame that refuses a connection; Asterisk ends the call at it."""
     return _HEAD.pack(_Kind.ERROR, 1) + bytes([fault])
+
+
+def silence_frame(rate: int) -> bytes:
+    """Give a frame of silence at one of `RATES`, which shows a quiet peer that we are there."""
+    kind = next(kind for kind, each in RATES.items() if each == rate)
+    size = round(rate * SILENCE_S) * _SAMPLE_BYTES
+    return _HEAD.pack(kind, size) + bytes(size)
 
 
 def _audio(rate: int, payload: bytes) -> Event | None:
