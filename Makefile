@@ -23,6 +23,7 @@ test: dev clients lint  ## Check style and types, run all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a fresh copy of the tree
+	@scripts/debian-asterisk .venvs/asterisk
 	$(BIN)/python -m pytest -m slow
 
 accuracy: $(VENV)/.dev  ## Print word error rates, live beside whole files (MANIFEST=recordings.json)

@@ -30,6 +30,7 @@ DEFAULT_FILE = Path("vivavoce.toml")
 """The TOML file that is read when none is named, where it exists."""
 
 MAX_DAYS = 36_500
+MAX_PORT = 65_535
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -84,6 +85,16 @@ def _origin(value: str) -> str:
         raise ValueError("must be scheme, host and port only, such as https://speech.example.net")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def _address(value: str) -> str:
+    """Check a host and port to listen on, with brackets around an IPv6 address."""
+    host, colon, port = value.strip().rpartition(":")
+    name = host.removeprefix("[").removesuffix("]")
+    numbered = port.isascii() and port.isdigit() and int(port[:6]) <= MAX_PORT
+    if not colon or not numbered or not _HOST_NAME.fullmatch(name) or (":" in name) != host.startswith("["):
+        raise ValueError("must be an address and a port, such as 127.0.0.1:9092 or [::1]:9092")
+    return f"{host.lower()}:{int(port)}"
 
 
 def _http_url(value: str) -> str:
@@ -151,7 +162,7 @@ class Settings(BaseSettings):
     host: Annotated[str, AfterValidator(_host_name)] = Field(
         "127.0.0.1", description="Address to listen on; anything but loopback needs an API key."
     )
-    port: int = Field(8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")
+    port: int = Field(8080, ge=0, le=MAX_PORT, description="TCP port to listen on; 0 takes a free one.")
     data_dir: Annotated[Path, AfterValidator(_directory)] = Field(
         default_factory=lambda: user_data_path("vivavoce", appauthor=False),
         description="Directory of the database and the audio; by default the user's own data directory.",
@@ -302,6 +313,12 @@ class Settings(BaseSettings):
     )
     vonage_signature_secret: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
         None, description="Signature secret of the Vonage account; calls from Vonage must carry a token signed with it."
+    )
+    audiosocket_listen: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="Address and port, such as 127.0.0.1:9092, where Asterisk's AudioSocket calls are taken."
+    )
+    audiosocket_options: str = Field(
+        "", description="Session options of AudioSocket calls, as a query such as language=en&endpointing=0.3."
     )
     llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."

@@ -1,0 +1,41 @@
+"""What transports of calls have in common: they carry audio until the peer ends them, or the session does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vivavoce.bridges.calls import Leg
+    from vivavoce.runtime.mailbox import Ending
+
+FIRST_MESSAGE_S = 10.0
+"""How long a peer may take to say which call it brings."""
+
+
+async def carry(leg: Leg, reading: Coroutine[Any, Any, bool], close: Callable[[Ending | None], Awaitable[None]]) -> str:
+    """Let `reading` feed a leg until the call is over or the transport is lost; give which of these, for the log.
+
+    `reading` gives whether the peer hung up. Where it did not, or raises, the session waits for the leg to return.
+    `close` ends the transport, as the session wants it or, with None, after its peer. After a hang-up this stays until
+    the session is over, since a session without a reader would wait for one.
+    """
+    reader = asyncio.create_task(reading, name=f"call-{leg.session_id}")
+    ends: set[asyncio.Future[Any]] = {reader, leg.ended}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if leg.ended.done():
+            await close(leg.ended.result())
+            return leg.ended.result().name.lower()
+        if not reader.result():
+            await close(None)
+            return "lost"
+        await leg.hang_up()
+        await close(None)
+        await leg.ended
+        return "hung up"
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        leg.drop()
