@@ -8,8 +8,9 @@ stay in the buffer, up to its bound.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from vivavoce.wire.jitter import Counts, JitterBuffer
 
@@ -22,6 +23,12 @@ ENCODING = "wav/pcm"
 
 TICK_S = 0.04
 """How long settled audio may wait for more before it is fed."""
+
+ALIVE_S = 10.0
+"""After this long without audio the session is told that the call still stands, as on hold."""
+
+RECEIVE_BUFFER_BYTES = 4 << 20
+"""Two seconds of 256 streams; the system may give less."""
 
 FINISH_S = 60.0
 """How long the last finals of a call may take before its leg lets go of the session."""
@@ -50,30 +57,52 @@ class Media:
         """Say that no more will come: what is held is fed, and `pour` returns."""
         self._over.set()
 
-    async def pour(self, leg: Leg, *, silent_s: Callable[[], float] | float) -> bool:
-        """Feed the leg until the media is over, its session ends, or nothing came for `silent_s`.
+    async def pour(self, leg: Leg, *, silent_s: float | None) -> bool:
+        """Feed the leg until the media is over, its session ends, or nothing came for `silent_s`, if that is given.
 
-        Tells whether the call is over, rather than the session.
+        Tells whether it is the call that is over, rather than the session.
         """
         over = asyncio.create_task(self._over.wait())
+        ends: set[asyncio.Future[Any]] = {over, leg.ended}
+        fed_at = self._clock()
         try:
-            while not leg.ended.done() and not over.done():
-                await asyncio.wait({over, leg.ended}, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
-                if audio := self._buffer.take(self._clock()):
-                    await leg.feed(audio)
-                limit_s = silent_s() if callable(silent_s) else silent_s
-                if self._clock() - self.heard_at > limit_s:
+            while not await _any_done(ends, TICK_S):
+                now = self._clock()
+                if silent_s is not None and now - self.heard_at > silent_s:
                     break
-            if leg.ended.done():
-                return False
-            if audio := self._buffer.flush():
-                await leg.feed(audio)
-            return True
+                audio = self._buffer.take(now)
+                if audio or now - fed_at > ALIVE_S:
+                    await leg.feed(audio)
+                    fed_at = now
         finally:
             over.cancel()
+        if leg.ended.done():
+            return False
+        if audio := self._buffer.flush():
+            await leg.feed(audio)
+        return True
 
 
 async def end_call(leg: Leg) -> None:
     """Hang up, and let the session say its last words."""
     await leg.hang_up()
     await asyncio.wait({leg.ended}, timeout=FINISH_S)
+
+
+async def _any_done(futures: set[asyncio.Future[Any]], timeout_s: float) -> bool:
+    done, _ = await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """Give a UDP socket that is bound and has room for what arrives while the event loop is busy; raises `OSError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        opened.setblocking(False)
+        opened.bind((host, port))
+    except BaseException:
+        opened.close()
+        raise
+    return opened

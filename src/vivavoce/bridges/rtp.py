@@ -1,29 +1,28 @@
 """Plain RTP: a UDP port on which every stream is a call, for ARI external media and media gateways.
 
-RTP says nothing about calls, so a stream is one: what comes from one address and port with one SSRC. It is born when two
-packets with consecutive sequence numbers and a known payload type have arrived (RFC 3550, A.1); both are part of its
-audio. It ends with an RTCP BYE on the same port, or when nothing has come for `rtp_timeout`, and then its session is
-stopped. Another SSRC from the same address is another stream. There is nothing to sign and no place for a key, so only
-addresses in `bridge_allow` are heard, and this machine's own while no key exists.
+RTP says nothing about calls, so a stream is one: what comes from one address and port with one SSRC. It is born when
+two packets with consecutive sequence numbers and a known payload type have arrived (RFC 3550, A.1); both are part of
+its audio. It ends with an RTCP BYE on the same port, or when nothing has come for `rtp_timeout`, and then its session
+is stopped. Another SSRC from the same address is another stream. There is nothing to sign and no place for a key, so
+only addresses in `bridge_allow` are heard, and this machine's own while no key exists.
 
-Everything a stranger can make grow has a bound: `MAX_STRANGERS` addresses that are not streams yet, `rtp_streams` calls,
-and what one jitter buffer holds. A stream that was refused, or whose session has ended, is ignored until it has been
-silent for `rtp_timeout`.
+Everything a stranger can make grow has a bound: `MAX_STRANGERS` addresses that are not streams yet, `rtp_streams`
+calls, and what one jitter buffer holds. A stream that was refused, or whose session has ended, is ignored until it has
+been silent for `rtp_timeout`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import structlog
 
 from vivavoce.bridges.calls import Call
-from vivavoce.bridges.media import ENCODING, Media, end_call
+from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.runtime import metrics
 from vivavoce.wire.call import request_of
@@ -37,9 +36,6 @@ log = structlog.get_logger()
 
 NAME = "rtp"
 MAX_STRANGERS = 1024
-RECEIVE_BUFFER_BYTES = 4 << 20
-"""Two seconds of 256 streams, should the event loop be held up; the system may give less."""
-
 LOG_EVERY_S = 1.0
 """Refusals are logged no more often than this, so that a flood of packets is no flood of lines."""
 
@@ -77,17 +73,15 @@ class RtpDoor:
             return
         host, port = self._settings.rtp_listen
         try:
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: _Port(self), local_addr=(host, port)
-            )
+            listener = open_port(host, port)
         except OSError as error:
             raise SetupError(
                 f"cannot listen for RTP on {host}:{port}: {error.strerror}; choose another with --rtp-listen"
             ) from error
-        self._transport = transport
-        port_socket = cast("socket.socket", transport.get_extra_info("socket"))
-        port_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        log.info("listening for RTP", port=port_socket.getsockname()[1])
+        where = listener.getsockname()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Port(self), sock=listener)
+        log.info("listening for RTP", address=f"{where[0]}:{where[1]}")
 
     async def close(self) -> None:
         """Stop listening and let go of the calls; a stream that goes on finds its session at the next process."""
