@@ -19,7 +19,7 @@ import pytest
 
 from live import pieces, transcribe
 from recordings import TRANSCRIPTS, recording_path
-from server import Server, serving, start
+from server import Server, serving
 from vivavoce.bench.words import errors, words
 from vivavoce.model import G711
 
@@ -171,9 +171,3 @@ def test_floods_of_anything_but_streams_open_nothing(server, port, sender):
     server.get("/health/ready")
     assert len(server.get("/v2/live", limit=100)["items"]) == before
     assert server.log.count("\n") == lines
-
-
-def test_a_port_that_is_taken_is_one_clear_line(tmp_path, port):
-    """The server does not start, and says which setting to change."""
-    with pytest.raises(AssertionError, match=f"cannot listen for RTP on 127.0.0.1:{port}: .*--rtp-listen"):
-        start(tmp_path / "data", "--rtp-listen", f"127.0.0.1:{port}")
