@@ -122,6 +122,33 @@ def _endpoint(value: object) -> object:
     return str(address), int(port)
 
 
+def _ports(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    low, _, high = value.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 0 < int(low) <= int(high) <= MAX_PORT):
+        raise ValueError("must be a range of ports, such as 20000-20999")
+    return int(low), int(high)
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+def _users(value: SecretStr) -> SecretStr:
+    if not all(name and password for name, _, password in users_in(value)):
+        raise ValueError("must be names and passwords, such as alice:secret,bob:secret")
+    return value
+
+
+def users_in(value: SecretStr) -> list[tuple[str, str, str]]:
+    """Give each entry of `sip_users` as name, colon and password."""
+    return [part.strip().partition(":") for part in value.get_secret_value().split(",")]
+
+
 def _payload_type(value: str) -> str:
     match = _PAYLOAD_TYPE.fullmatch(value)
     if match is None or int(match["number"]) > MAX_PAYLOAD_TYPE:
@@ -326,6 +353,24 @@ class Settings(BaseSettings):
         5, description="Seconds without a packet after which a plain RTP stream is over and its session stopped."
     )
     rtp_streams: int = Field(256, ge=1, le=100_000, description="Plain RTP streams that may be open at once.")
+    sip_listen: Endpoint | None = Field(
+        None,
+        description="Address and UDP port on which SIP calls are answered, such as 127.0.0.1:5060; off by default.",
+    )
+    sip_users: Annotated[SecretStr, AfterValidator(_users)] | None = Field(
+        None,
+        description="Who may call by SIP with a password, as name:password,...; addresses in --bridge-allow need none.",
+    )
+    sip_media_ports: Annotated[tuple[int, int], NoDecode, BeforeValidator(_ports)] | None = Field(
+        None, description="UDP ports for the audio of SIP calls, such as 20000-20999; by default any free one."
+    )
+    sip_public_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="IP address that SIP callers reach this machine by, where that is not its own."
+    )
+    sip_timeout: PositiveSeconds = Field(
+        60, description="Seconds without audio after which a SIP call that is not on hold is hung up."
+    )
+    sip_calls: int = Field(256, ge=1, le=100_000, description="SIP calls that may be open at once.")
     jitter_delay: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
         0.1, description="Seconds that RTP audio waits for a packet that is missing before it."
     )

@@ -35,9 +35,17 @@ FINISH_S = 60.0
 
 
 class Media:
-    """The audio of one RTP stream; times are the event loop's."""
+    """The audio of one RTP stream; `silent_s` without a packet ends it, None never does."""
 
-    def __init__(self, formats: Mapping[int, PayloadFormat | None], sample_rate: int, *, delay_s: float) -> None:
+    def __init__(
+        self,
+        formats: Mapping[int, PayloadFormat | None],
+        sample_rate: int,
+        *,
+        delay_s: float,
+        silent_s: float | None,
+    ) -> None:
+        self.silent_s = silent_s
         self._buffer = JitterBuffer(formats, sample_rate, delay_s=delay_s)
         self._clock = asyncio.get_running_loop().time
         self._over = asyncio.Event()
@@ -57,8 +65,8 @@ class Media:
         """Say that no more will come: what is held is fed, and `pour` returns."""
         self._over.set()
 
-    async def pour(self, leg: Leg, *, silent_s: float | None) -> bool:
-        """Feed the leg until the media is over, its session ends, or nothing came for `silent_s`, if that is given.
+    async def pour(self, leg: Leg) -> bool:
+        """Feed the leg until the media is over, its session ends, or nothing came for `silent_s`.
 
         Tells whether it is the call that is over, rather than the session.
         """
@@ -68,7 +76,7 @@ class Media:
         try:
             while not await _any_done(ends, TICK_S):
                 now = self._clock()
-                if silent_s is not None and now - self.heard_at > silent_s:
+                if self.silent_s is not None and now - self.heard_at > self.silent_s:
                     break
                 audio = self._buffer.take(now)
                 if audio or now - fed_at > ALIVE_S:

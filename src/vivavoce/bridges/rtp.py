@@ -118,7 +118,8 @@ class RtpDoor:
             metrics.REFUSALS.labels("rtp_streams").inc()
             self._refuse(key, "as many streams as --rtp-streams allows are open")
             return
-        media = Media(self._formats, form.sample_rate, delay_s=self._settings.jitter_delay)
+        settings = self._settings
+        media = Media(self._formats, form.sample_rate, delay_s=settings.jitter_delay, silent_s=settings.rtp_timeout)
         media.hear(before)
         media.hear(packet)
         self._streams[key] = media
@@ -140,7 +141,7 @@ class RtpDoor:
             )
             call = Call(bridge=NAME, id=f"{host}:{port}/{ssrc:08x}", caller=caller, request=request)
             leg = await self._calls.answer(call)
-            if await media.pour(leg, silent_s=self._settings.rtp_timeout):
+            if await media.pour(leg):
                 # The address may begin a new stream while this one says its last words.
                 del self._streams[key]
                 await end_call(leg)

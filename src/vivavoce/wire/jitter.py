@@ -12,8 +12,8 @@ are functions of what they are fed; no clock is read.
   alone; where sequence numbers are missing too, packets were lost.
 * **Loss** is concealed: the last 20 ms are repeated while they fade out over `CONCEAL_S`, and silence follows.
 * **Jumps.** Timestamps may not run ahead of the arrivals by more than `LEAP_S`, nor back; a sequence number far from
-  the newest is believed once its successor comes. Both mean a sender that began anew: its audio goes on where the
-  arrivals put it. So no packet, however forged, makes more silence than time has passed.
+  the newest, or another SSRC, is believed once its successor comes. Each means a sender that began anew: its audio goes
+  on where the arrivals put it. So no packet, however forged, makes more silence than time has passed.
 
 Memory is bounded by `MAX_HELD` packets.
 """
@@ -83,11 +83,14 @@ class JitterBuffer:
         self._formats, self._rate, self._delay_s = formats, sample_rate, delay_s
         self._held: dict[int, _Held] = {}
         self._newest: int | None = None
+        self._ssrc = 0
         self._next: int | None = None
         """The sequence number, unwrapped, that goes out next; None before the first."""
         self._stamp = 0
         """The timestamp, unwrapped, at which the next sample goes out."""
         self._heard_at = 0.0
+        self._jumped = False
+        """Whether the next timestamp has nothing to do with those before."""
         self._missed = False
         """Whether packets were lost since the last audio."""
         self._settled: deque[int] = deque(maxlen=MAX_MISORDER)
@@ -143,15 +146,15 @@ class JitterBuffer:
     def _unwrapped(self, packet: RtpPacket, at: float) -> int | None:
         """Give the place of a packet in the order of all; None while it is too strange to have one."""
         if self._newest is None:
-            self._newest = packet.sequence
+            self._newest, self._ssrc = packet.sequence, packet.ssrc
         ahead = _nearest(packet.sequence - self._newest, _SEQUENCES)
-        if -MAX_MISORDER <= ahead <= MAX_DROPOUT:
+        if packet.ssrc == self._ssrc and -MAX_MISORDER <= ahead <= MAX_DROPOUT:
             self._stranger = None
             number = self._newest + ahead
             self._newest = max(self._newest, number)
             return number
         before, self._stranger = self._stranger, (packet, at)
-        if before is None or (packet.sequence - before[0].sequence) % _SEQUENCES != 1:
+        if before is None or before[0].ssrc != packet.ssrc or (packet.sequence - before[0].sequence) % _SEQUENCES != 1:
             return None
         self._stranger = None
         return self._begin_anew(before)
@@ -164,8 +167,9 @@ class JitterBuffer:
         # Any whole turn of the counter keeps unwrapped numbers rising.
         first = (self._newest // _SEQUENCES + 1) * _SEQUENCES + before[0].sequence
         self._settled.clear()
-        self._next, self._newest = first, first + 1
-        self._held[first] = _Held(before[0].timestamp, self._audio(before[0]), before[1])
+        packet, at = before
+        self._next, self._newest, self._ssrc, self._jumped = first, first + 1, packet.ssrc, True
+        self._held[first] = _Held(packet.timestamp, self._audio(packet), at)
         return first + 1
 
     def _settle(self, number: int, held: _Held) -> None:
@@ -194,8 +198,9 @@ class JitterBuffer:
         gap = _nearest(held.timestamp - self._stamp, _TIMESTAMPS)
         passed = max(int((held.at - self._heard_at) * self._rate), 0)
         leap = int(LEAP_S * self._rate)
-        if -leap < gap <= passed + leap:
+        if not self._jumped and -leap < gap <= passed + leap:
             return gap
+        self._jumped = False
         gap = max(passed - len(held.audio), 0)
         self._stamp = held.timestamp - gap
         return gap
