@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from struct import pack
-from types import SimpleNamespace
 
 import pytest
 
+from legs import Calls
 from vivavoce.bridges.rtp import MAX_STRANGERS, RtpDoor
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, SetupError
@@ -16,47 +16,6 @@ from vivavoce.runtime.mailbox import Ending
 
 HOST, PORT = "192.0.2.1", 4000
 PACKET = 160
-
-
-class Leg:
-    """A leg that keeps what it is fed."""
-
-    session_id = "session"
-
-    def __init__(self):
-        self.ended = asyncio.get_running_loop().create_future()
-        self.fed, self.hung_up, self.dropped = b"", False, asyncio.Event()
-
-    async def feed(self, data):
-        self.fed += data
-
-    async def hang_up(self):
-        self.hung_up = True
-        self.ended.set_result(Ending.FINISHED)
-
-    def drop(self):
-        self.dropped.set()
-
-
-class Calls:
-    """Calls that are answered with a `Leg`, or refused with `error`."""
-
-    def __init__(self, error=None):
-        self.legs, self.calls, self.error = [], [], error
-        self.news = asyncio.Event()
-
-    async def admit_peer(self, address, *, signed=False):
-        self.news.set()
-        if isinstance(self.error, NotAllowed):
-            raise self.error
-        return SimpleNamespace(owner="owner", address=address)
-
-    async def answer(self, call):
-        if self.error:
-            raise self.error
-        self.calls.append(call)
-        self.legs.append(Leg())
-        return self.legs[-1]
 
 
 def packet(number, *, ssrc=1, kind=0):

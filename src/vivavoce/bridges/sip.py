@@ -71,7 +71,8 @@ class SipDoor:
         self._address: Address = ("", 0)
         self._port: SipPort | None = None
         self._uas: SipUAS | None = None
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, Caller | None] = {}
+        """Of calls that are on their way to the user agent, by Call-ID."""
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,6 +111,11 @@ class SipDoor:
     async def _screen(self, request: SipRequest, addr: Address) -> bool:
         """Tell whether a new call is to be answered; otherwise it has been refused."""
         assert self._port is not None
+        call_id = request.call_id or ""
+        if call_id in self._lines or call_id in self._callers:
+            # The same call by two ways (RFC 3261, 8.2.2.2), or one that takes another's name.
+            self._port.refuse(request, 482, "Loop Detected")
+            return False
         if len(self._lines) + len(self._callers) >= self._settings.sip_calls:
             metrics.REFUSALS.labels("sip_calls").inc()
             self._port.refuse(request, 486, "Busy Here")
@@ -119,18 +125,22 @@ class SipDoor:
         if self._digest is not None and not proven and not is_in(addr[0], self._settings.bridge_allow):
             self._port.refuse(request, 401, "Unauthorized", WWW_Authenticate=self._digest.challenge(request, now))
             return False
+        self._callers[call_id] = None  # the place is taken while we ask
         try:
-            caller = await self._calls.admit_peer(addr[0], signed=proven)
+            self._callers[call_id] = await self._calls.admit_peer(addr[0], signed=proven)
         except NotAllowed:
             metrics.CALLS.labels(NAME, "refused").inc()
             self._port.refuse(request, 403, "Forbidden")
-            return False
-        self._callers[request.call_id or ""] = caller
-        return True
+        finally:
+            if self._callers[call_id] is None:
+                del self._callers[call_id]
+        return call_id in self._callers
 
     def _on_invite(self, call: IncomingCall) -> None:
         caller = self._callers.pop(call.call_id)
-        task = asyncio.create_task(self._serve(call, caller), name="sip-call")
+        assert caller is not None
+        line = self._lines[call.call_id] = _Line(call, self._settings)
+        task = asyncio.create_task(self._serve(line, caller), name="sip-call")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -159,12 +169,12 @@ class SipDoor:
         if line := self._lines.get(call.call_id):
             line.media.finish()
 
-    async def _serve(self, call: IncomingCall, caller: Caller) -> None:
-        line = leg = None
+    async def _serve(self, line: _Line, caller: Caller) -> None:
+        call, leg = line.call, None
         try:
             host = self._host_for(call)
-            line = self._lines[call.call_id] = await _Line.open(call, self._settings, host)
             call.advertised_addr = (self._settings.sip_public_address or host, self._address[1])
+            await line.open(host)
             answer = line.answer(call.sdp_offer)
             leg = await self._calls.answer(self._call(call, caller))
             if call.dialog.state is not DialogState.TERMINATED:  # by CANCEL
@@ -175,18 +185,17 @@ class SipDoor:
         except (VivavoceError, SdpNegotiationError, OSError) as error:
             self._refuse(call, error)
         finally:
-            if line is not None:
-                line.close()
+            line.close()
             if leg is not None:
                 if not leg.ended.done():
                     with suppress(VivavoceError):
                         await leg.hang_up()
                 leg.drop()
-                self._log_end(call, leg.session_id)
-            self._lines.pop(call.call_id, None)
-            if self._uas is not None:
-                # The user agent keeps calls that it has refused until they are acknowledged, which may be never.
-                self._uas._calls.pop(call.call_id, None)  # noqa: SLF001
+                line.log_end(leg.session_id)
+            del self._lines[call.call_id]
+            assert self._uas is not None
+            # The user agent keeps calls that it has refused until they are acknowledged, which may be never.
+            self._uas._calls.pop(call.call_id, None)  # noqa: SLF001
 
     def _refuse(self, call: IncomingCall, error: Exception) -> None:
         match error:
@@ -221,40 +230,37 @@ class SipDoor:
             to.connect(call.source_addr)
             return str(to.getsockname()[0])
 
-    def _log_end(self, call: IncomingCall, session_id: str) -> None:
-        if line := self._lines.get(call.call_id):
-            counts = line.media.counts
-            log.info(
-                "SIP call over", session=session_id, packets=counts.packets, lost=counts.lost, late=counts.late,
-                duplicate=counts.duplicate, unreadable=counts.unreadable,
-            )  # fmt: skip
-
 
 class _Line(asyncio.DatagramProtocol):
     """One call's audio: its port, and what was agreed about it."""
 
-    def __init__(self, call: IncomingCall, settings: Settings, host: str) -> None:
+    def __init__(self, call: IncomingCall, settings: Settings) -> None:
         self.call = call
-        self.formats = dict(STATIC_FORMATS)
-        self._settings, self._host = settings, host
-        self.media = Media(self.formats, SAMPLE_RATE, delay_s=settings.jitter_delay, silent_s=settings.sip_timeout)
+        self._settings = settings
+        self._formats = dict(STATIC_FORMATS)
+        self.media = Media(self._formats, SAMPLE_RATE, delay_s=settings.jitter_delay, silent_s=settings.sip_timeout)
         self._hosts = {call.source_addr[0]}
         self._transport: asyncio.DatagramTransport | None = None
-        self._number, self._answers = 0, 0
+        self._host, self._number, self._answers = "", 0, 0
 
-    @classmethod
-    async def open(cls, call: IncomingCall, settings: Settings, host: str) -> _Line:
-        """Take a port for the call's audio; raises `OSError` where none is free."""
-        line = cls(call, settings, host)
-        port = _media_port(host, settings.sip_media_ports)
-        line._number = port.getsockname()[1]
-        line._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: line, sock=port)
-        return line
+    async def open(self, host: str) -> None:
+        """Take a port of this machine's address `host` for the audio; raises `OSError` where none is free."""
+        port = _media_port(host, self._settings.sip_media_ports)
+        self._host, self._number = host, port.getsockname()[1]
+        self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=port)
 
     def close(self) -> None:
         """Give the port back."""
         if self._transport is not None:
             self._transport.close()
+
+    def log_end(self, session_id: str) -> None:
+        """Write what became of the call's packets."""
+        counts = self.media.counts
+        log.info(
+            "SIP call over", session=session_id, packets=counts.packets, lost=counts.lost, late=counts.late,
+            duplicate=counts.duplicate, unreadable=counts.unreadable,
+        )  # fmt: skip
 
     def answer(self, offer: SdpMessage | None) -> SdpMessage:
         """Answer an offer, or make one where the caller leaves that to us; raises `SdpNegotiationError`."""
@@ -277,7 +283,7 @@ class _Line(asyncio.DatagramProtocol):
     def _learn(self, offer: SdpMessage) -> None:
         audio, where = offer.audio, offer.rtp_address
         assert audio is not None
-        self.formats.update({c.payload_type: None for c in audio.codecs if c.payload_type not in STATIC_FORMATS})
+        self._formats.update({c.payload_type: None for c in audio.codecs if c.payload_type not in STATIC_FORMATS})
         host = where[0] if where else ""
         if host:
             self._hosts = {self.call.source_addr[0], host}

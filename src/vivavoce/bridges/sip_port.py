@@ -103,6 +103,9 @@ class SipPort(SipTransport):
         if known is not None and key[2] == "INVITE" and response.status_code < _REFUSAL:
             for route in known.record_route if not response.headers.get("record-route") else ():
                 response.headers.append("Record-Route", route)
+        name, _, tags = (response.get_header("to") or "").partition(";tag=")
+        if ";tag=" in tags:  # aiosipua marks every answer of its own, also within a call
+            response.headers.set_single("To", f"{name};tag={tags.partition(';')[0]}")
         data = bytes(response)
         if known is not None:
             known.answer, known.to = data, to
