@@ -86,6 +86,7 @@ class Listener:
     ) -> None:
         self._session_id, self._options = session_id, options
         self._ears = ears
+        self._partial_every = round(settings.partial_interval * SAMPLE_RATE)
         self._say, self._woken = say, woken
         self._decoder = AudioDecoder(options.audio)
         # Each channel's voice activity, and the first sample that it has not heard.
@@ -95,6 +96,7 @@ class Listener:
         self._drafted: dict[int, str] = {}
         self.late = False
         self.decoding_s = 0.0
+        self.show_partials(watched=False)
 
     async def begin(
         self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot], *, hints: tuple[str, ...] = ()
@@ -112,6 +114,12 @@ class Listener:
             self._restore(snapshot)
         needed = [min(channel.at, heard) for channel, (heard, _) in zip(self._channels, self._vads, strict=True)]
         return self._decoder.seek(min(needed))
+
+    def show_partials(self, watched: bool) -> None:
+        """Make partials while the session's client wants any, or somebody who watches."""
+        wanted = watched or Kind.PARTIAL in self._options.wanted | self._options.callback_wanted
+        for channel in self._channels:
+            channel.partial_every = self._partial_every if wanted else None
 
     @property
     def _wants_voices(self) -> bool:
@@ -303,7 +311,6 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
         silence=round(max(options.endpointing_s, settings.min_silence) * SAMPLE_RATE),
         maximum=round(options.maximum_utterance_s * SAMPLE_RATE),
     )
-    partial_every = round(settings.partial_interval * SAMPLE_RATE) if Kind.PARTIAL in options.wanted else None
     asked = options.diarization
     speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
-    return Channel(index, endpointer, partial_every=partial_every, speakers=speakers)
+    return Channel(index, endpointer, partial_every=None, speakers=speakers)

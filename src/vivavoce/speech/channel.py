@@ -115,12 +115,13 @@ class Channel:
     ) -> None:
         """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None.
 
-        Where `speakers` are told apart, finals say who they are.
+        That may change at any time, since no final depends on it. Where `speakers` are told apart, finals say who they
+        are.
         """
         self._index = index
         self._speakers = speakers
         self._endpointer = endpointer
-        self._partial_every = partial_every
+        self.partial_every = partial_every
         self._frames: deque[Samples] = deque()
         self._kept_from = 0
         self._free_from = 0
@@ -256,10 +257,10 @@ class Channel:
 
     def _partial(self) -> list[Step]:
         segment, last_loud = self._segment, self._endpointer.last_loud
-        if segment is None or self._partial_every is None:
+        if segment is None or self.partial_every is None:
             return []
         stop = self._endpointer.at
-        if stop - segment.asked_to < self._partial_every or last_loud <= segment.asked_to:
+        if stop - segment.asked_to < self.partial_every or last_loud <= segment.asked_to:
             return []
         ask = self._ask(stop, final=False)
         self._partials[ask.number] = ask
@@ -303,7 +304,7 @@ class Channel:
         segment = self._segment
         if segment is None or segment.utterance != ask.utterance or stop <= segment.shown_to:
             return []
-        if self._partial_every is None or answer is None or not answer.words:
+        if self.partial_every is None or answer is None or not answer.words:
             return []
         segment.shown_to = stop
         return [Partial(utterance=self._utterance(ask, answer))]

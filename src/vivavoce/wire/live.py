@@ -63,10 +63,16 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     """The session is over and its last message is out."""
+    TRY_LATER = 1013
+    """A watcher cannot be taken now, because there are too many."""
     RESTART = 1012
     """The server goes down; the session survives, so the client is to come back."""
+    BAD_REQUEST = 4400
+    """A watcher's address cannot be read."""
+    UNAUTHORIZED = 4401
+    """A watcher has neither the key of the session's owner nor a token for it."""
     UNKNOWN_SESSION = 4403
-    """No session has this token, or it is over."""
+    """No session has this token, or it is over; for watchers, the owner of the key has no such session."""
     REPLACED = 4409
     """A newer socket took the session over."""
     FAILED = 4450
@@ -138,6 +144,11 @@ def render(session_id: str, event: Event, at: datetime) -> Message:
         if _size(text) <= MAX_MESSAGE_BYTES:
             break
     return Message(event=event, text=text)
+
+
+def numbered(text: str, seq: int | None) -> str:
+    """Give a message's text as watchers get it, with its `seq` for a first field where it has one."""
+    return text if seq is None else f'{{"seq":{seq},{text[1:]}'
 
 
 def _bodies(event: Event) -> Iterator[dict[str, Any]]:
