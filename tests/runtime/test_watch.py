@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.errors import CapacityError
-from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded, StoredMessage
+from vivavoce.events import (
+    AudioAccepted,
+    Event,
+    Final,
+    Message,
+    Partial,
+    Problem,
+    SessionEnded,
+    StoredMessage,
+    TurnContinued,
+)
 from vivavoce.model import Kind, Utterance, now
 from vivavoce.runtime.watch import MAX_WAITING, MAX_WAITING_CHARS, PAGE, Shown, Watchers, follow
 
@@ -224,15 +234,17 @@ async def test_only_the_newest_partial_of_an_utterance_waits() -> None:
     ]
 
 
-def test_only_partials_are_shown_of_what_is_not_stored() -> None:
+def test_only_what_is_said_of_speech_is_shown_of_what_is_not_stored() -> None:
     """Acknowledgments of audio, and problems that do not count, are between the session and its client."""
     talk = Talk()
-    watcher = talk.watchers.open(0, partials=True)
+    watcher = talk.watchers.open(0, partials=False)
     watcher.found([], talk.watchers.told)
     ack: Event = AudioAccepted(start_byte=0, stop_byte=1, start_s=0, stop_s=1)
     for event in (ack, Problem(code="malformed_message", message="")):
         talk.watchers.put(Message(event=event, text=""))
     assert watcher.take() is None
+    talk.watchers.put(Message(event=TurnContinued(utterance_id="a", channel=0), text="hint"))
+    assert watcher.take() == Shown("hint")
 
 
 def test_partials_are_made_while_somebody_wants_to_see_them() -> None:

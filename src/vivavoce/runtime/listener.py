@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vivavoce.config import Settings
 from vivavoce.errors import EngineError
-from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded
+from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
@@ -94,6 +94,7 @@ class Listener:
         self._channels = [_channel(i, options, settings) for i in range(options.audio.channels)]
         self._asked: dict[tuple[int, int], Request] = {}
         self._drafted: dict[int, str] = {}
+        self._hinted: set[str] = set()
         self.late = False
         self.decoding_s = 0.0
         self.show_partials(watched=False)
@@ -284,7 +285,17 @@ class Listener:
             case Partial(utterance=heard):
                 if (shown := self._rules.partial(heard)) is not None:
                     self._say(shown, None)
+            case TurnEndLikely(utterance=heard):
+                # As a partial: what may yet become something to be hidden is not shown.
+                if (shown := self._rules.partial(heard)) is not None:
+                    self._hinted.add(heard.id)
+                    self._say(replace(outcome, utterance=shown.utterance), None)
+            case TurnContinued(utterance_id=name):
+                if name in self._hinted:
+                    self._hinted.discard(name)
+                    self._say(outcome, None)
             case SpeechEnded(channel=channel):
+                self._hinted = {name for name in self._hinted if not name.startswith(f"{channel:02}_")}
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._drafted.pop(channel))
                 self._say(outcome, None)
@@ -313,4 +324,6 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
     )
     asked = options.diarization
     speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
-    return Channel(index, endpointer, partial_every=None, speakers=speakers)
+    wait_s = options.turn_silence_s
+    turn_silence = None if wait_s is None else round(wait_s * SAMPLE_RATE)
+    return Channel(index, endpointer, partial_every=None, speakers=speakers, turn_silence=turn_silence)

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from vivavoce.errors import CapacityError
-from vivavoce.events import Event, Message, Partial, SessionEnded, StoredMessage
+from vivavoce.events import Event, Message, Partial, SessionEnded, StoredMessage, TurnContinued, TurnEndLikely
 from vivavoce.plugins import Store
 
 MAX_WAITING, MAX_WAITING_CHARS = 256, 1 << 20
@@ -53,9 +53,10 @@ class Watcher:
 
     def put(self, message: Message, seq: int | None) -> None:
         """Queue what was said, unless the store is to be read first."""
-        if self.behind or (seq is None and not self.partials) or (seq is not None and seq < self.next):
-            return
         event = message.event
+        unwanted = isinstance(event, Partial) and not self.partials
+        if self.behind or unwanted or (seq is not None and seq < self.next):
+            return
         shown = Shown(message.text, seq, event.utterance.id if isinstance(event, Partial) else None)
         if shown.partial_of is not None:
             self._drop_partial(shown.partial_of)
@@ -126,8 +127,10 @@ class Watchers:
         return _ALL if self.closed else self._told
 
     def sees(self, event: Event) -> bool:
-        """Say whether an event that is not stored would be shown to anybody: of those, only partials are."""
-        return isinstance(event, Partial) and any(watcher.partials for watcher in self._present)
+        """Say whether an event that is not stored would be shown to anybody: only what is said of speech may be."""
+        if isinstance(event, Partial):
+            return any(watcher.partials for watcher in self._present)
+        return isinstance(event, TurnEndLikely | TurnContinued) and bool(self._present)
 
     def open(self, start: int, *, partials: bool) -> Watcher:
         """Let somebody watch from a number on; raises `CapacityError` where too many do."""

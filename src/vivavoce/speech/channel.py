@@ -11,6 +11,11 @@ for. So a final depends on its clip alone and never on which partials or guesses
 answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Finals
 leave in segment order; an utterance without words leaves none.
 
+Such an answer is also what a hint at the end of a turn rests on, so hints cost nothing and change no final. A hint is
+given once, when it is answered and the silence is long enough, and withdrawn as soon as the final can be no other than
+a new one: where speech is heard behind its clip, or the segment closes with another. One that is not withdrawn is the
+final, to the word.
+
 A final leaves with the channel's state at the moment its segment closed. A new channel that is given this state and fed
 the same stream from `kept_from` on does and says from there what the first one did.
 """
@@ -26,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
+from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Hypothesis, Samples, Utterance, Word
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, levels
@@ -80,7 +85,7 @@ class Settled:
     state: ChannelState
 
 
-Outcome = SpeechStarted | SpeechEnded | Partial | Settled
+Outcome = SpeechStarted | SpeechEnded | Partial | TurnEndLikely | TurnContinued | Settled
 Step = Outcome | Ask | Withdraw
 
 
@@ -93,6 +98,7 @@ class _Guess:
     answer: Hypothesis | None = None
     answered: bool = False
     withdrawn: bool = False
+    hinted: bool = False
     state: ChannelState | None = None
 
 
@@ -111,17 +117,24 @@ class Channel:
     """One track, from 0; pure, and the same for every split of the same frames."""
 
     def __init__(
-        self, index: int, endpointer: Endpointer, *, partial_every: int | None, speakers: Speakers | None = None
+        self,
+        index: int,
+        endpointer: Endpointer,
+        *,
+        partial_every: int | None,
+        speakers: Speakers | None = None,
+        turn_silence: int | None = None,
     ) -> None:
         """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None.
 
         That may change at any time, since no final depends on it. Where `speakers` are told apart, finals say who they
-        are.
+        are. After `turn_silence` samples without speech a turn is likely to be over; with None nothing is said of it.
         """
         self._index = index
         self._speakers = speakers
         self._endpointer = endpointer
         self.partial_every = partial_every
+        self._turn_silence = turn_silence
         self._frames: deque[Samples] = deque()
         self._kept_from = 0
         self._free_from = 0
@@ -172,6 +185,7 @@ class Channel:
             for mark in self._endpointer.step(float(probability), blocks):
                 steps += self._on_mark(mark)
             steps += self._withdraw_guess()
+            steps += self._hint()
             steps += self._partial()
             self._forget()
         return steps
@@ -193,7 +207,7 @@ class Channel:
             return []
         guess.answer, guess.answered = answer, True
         if self._segment and guess is self._segment.guess:
-            return self._show(guess.ask, answer)
+            return [*self._show(guess.ask, answer), *self._hint()]
         return self._settle()
 
     def _guesses(self) -> list[_Guess]:
@@ -250,10 +264,26 @@ class Channel:
         return self._withdraw(guess) if guess and self._endpointer.last_loud > guess.stop else []
 
     def _withdraw(self, guess: _Guess) -> list[Step]:
+        if guess.hinted:
+            guess.hinted = False
+            return [TurnContinued(utterance_id=guess.ask.utterance, channel=self._index)]
         if guess.answered or guess.withdrawn:
             return []
         guess.withdrawn = True
         return [Withdraw(channel=self._index, number=guess.ask.number)]
+
+    def _hint(self) -> list[Outcome]:
+        """Say that a turn is likely to be over, once, when it is silent for long enough and known what was said."""
+        guess = self._segment.guess if self._segment else None
+        if guess is None or guess.hinted or guess.answer is None or not guess.answer.words:
+            return []
+        end = guess.stop - TAIL
+        silence = self._endpointer.at - end
+        if self._turn_silence is None or silence < self._turn_silence or self._endpointer.last_loud > guess.stop:
+            return []
+        guess.hinted = True
+        said = self._utterance(guess.ask, guess.answer)
+        return [TurnEndLikely(utterance=said, at_s=end / SAMPLE_RATE, silence_s=silence / SAMPLE_RATE)]
 
     def _partial(self) -> list[Step]:
         segment, last_loud = self._segment, self._endpointer.last_loud

@@ -45,6 +45,8 @@ from vivavoce.events import (
     StopAccepted,
     TranscriptExamined,
     TranscriptReady,
+    TurnContinued,
+    TurnEndLikely,
     UtteranceExamined,
 )
 from vivavoce.model import Feature, Finding, Translation
@@ -155,7 +157,7 @@ def _bodies(event: Event) -> Iterator[dict[str, Any]]:
     """Give an event's body, and then shorter and shorter ones."""
     yield _body(event)
     match event:
-        case Partial() | Final():
+        case Partial() | TurnEndLikely() | Final():
             body = _body(event, words=False)
             yield body
             yield from _cut(body, body["data"]["utterance"], "text")
@@ -250,6 +252,10 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             said = utterance_body(event.utterance, words=words)
             transcript = {"id": event.utterance.id, "is_final": isinstance(event, Final), "utterance": said}
             return {"type": "transcript", "data": transcript}
+        case TurnEndLikely():
+            return {"type": "turn_end_likely", "data": _turn_body(event, words=words)}
+        case TurnContinued():
+            return {"type": "turn_continued", "data": {"id": event.utterance_id, "channel": event.channel}}
         case UtteranceExamined():
             return _look_body(event, words=words)
         case RecordingEnded():
@@ -266,6 +272,17 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             return {"type": "error", "data": {"code": event.code, "message": event.message[:_MAX_REASON_CHARS]}}
         case _:
             assert_never(event)
+
+
+def _turn_body(event: TurnEndLikely, *, words: bool) -> dict[str, Any]:
+    said = event.utterance
+    return {
+        "id": said.id,
+        "channel": said.channel,
+        "time": number(event.at_s),
+        "silence": number(event.silence_s),
+        "utterance": utterance_body(said, words=words),
+    }
 
 
 def _look_body(event: UtteranceExamined, *, words: bool) -> dict[str, Any]:
