@@ -49,6 +49,7 @@ MAX_SEQ = 2**53
 """Numbers beyond this are not whole ones to a browser."""
 
 _REASON_BYTES = 120
+_UNTIL_DIGITS = 12
 _CODES: dict[type[Exception], CloseCode] = {
     InvalidConfig: CloseCode.BAD_REQUEST,
     Unauthorized: CloseCode.UNAUTHORIZED,
@@ -64,13 +65,13 @@ def new_watch_token(record: SessionRecord, until: int) -> str:
     return f"{until}.{signed.hex()}"
 
 
-def check_watch_token(record: SessionRecord | None, token: str) -> SessionRecord:
-    """Give the session that a token opens; raises `Unauthorized` for any that does not."""
+def check_watch_token(record: SessionRecord, token: str) -> None:
+    """Raise `Unauthorized` unless the token opens this session now."""
     until = token.partition(".")[0]
-    if record is not None and until.isascii() and until.isdecimal() and len(until) <= 12:  # noqa: PLR2004
-        genuine = hmac.compare_digest(new_watch_token(record, int(until)).encode(), token.encode())
+    if until.isascii() and until.isdecimal() and len(until) <= _UNTIL_DIGITS:
+        genuine = hmac.compare_digest(new_watch_token(record, int(until)).encode(), token.encode("utf-8", "replace"))
         if genuine and time.time() < int(until):
-            return record
+            return
     raise Unauthorized("this token does not open this session, or not any more: mint another one with its owner's key")
 
 
@@ -148,7 +149,8 @@ async def _admit(connection: HTTPConnection, session_id: str, query: WatchQuery)
     hub, access = connection.app.state.hub, connection.app.state.access
     assert isinstance(access, Access)
     if query.token is not None:
-        record = check_watch_token(await find_session(hub, session_id), query.token)
+        record = await find_session(hub, session_id)
+        check_watch_token(record, query.token)
     else:
         caller = await access.caller_of(connection.headers.get(KEY_HEADER))
         await access.count_request(caller)
