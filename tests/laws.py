@@ -22,6 +22,8 @@ KEYS = {
     "speech_start": {"data"},
     "speech_end": {"data"},
     "transcript": {"data"},
+    "turn_end_likely": {"data"},
+    "turn_continued": {"data"},
     **{name: {"error", "data"} for name in ADDONS},
     "end_recording": {"data"},
     "post_transcript": {"data"},

@@ -73,7 +73,8 @@ def is_ack(message: Json) -> bool:
 
 def is_durable(message: Json) -> bool:
     """Tell whether a message is one that the server repeats until it knows that it arrived."""
-    return message["type"] != "audio_chunk" and (message["type"] != "transcript" or is_final(message))
+    passing = {"audio_chunk", "turn_end_likely", "turn_continued"}
+    return message["type"] not in passing and (message["type"] != "transcript" or is_final(message))
 
 
 @dataclass

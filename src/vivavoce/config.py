@@ -311,6 +311,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Requests a second that one API key may make, unless made with another limit.",
     )
+    max_watchers: int = Field(32, ge=0, le=10_000, description="Watchers that one session may have at once.")
     max_connections: int = Field(4096, ge=1, le=1_000_000, description="Connections that may be open at once.")
     overload_delay: PositiveSeconds = Field(
         10, description="Seconds that work may wait before new sessions are refused."

@@ -1,7 +1,7 @@
 """Domain facts a session reports; `wire` turns each into one message, and nothing else does.
 
 An event's `kind` is the class of messages that a client can switch off. Durable events are numbered and stored before
-anybody sees them; the others (partials and acknowledgments of audio) are only sent.
+anybody sees them; the others (partials, hints at the end of a turn, acknowledgments of audio) are only sent.
 """
 
 from __future__ import annotations
@@ -87,6 +87,27 @@ class Partial:
     kind: ClassVar[Kind] = Kind.PARTIAL
     durable: ClassVar[bool] = False
     utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEndLikely:
+    """Speech paused at `at_s`, `silence_s` ago; unless it goes on, the utterance will be what its final says."""
+
+    kind: ClassVar[Kind] = Kind.TURN
+    durable: ClassVar[bool] = False
+    utterance: Utterance
+    at_s: float
+    silence_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnContinued:
+    """The last `TurnEndLikely` of this utterance is withdrawn: speech went on."""
+
+    kind: ClassVar[Kind] = Kind.TURN
+    durable: ClassVar[bool] = False
+    utterance_id: str
+    channel: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +217,8 @@ Event = (
     | SpeechStarted
     | SpeechEnded
     | Partial
+    | TurnEndLikely
+    | TurnContinued
     | Final
     | UtteranceExamined
     | RecordingEnded

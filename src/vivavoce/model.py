@@ -288,6 +288,7 @@ class Kind(StrEnum):
     """Classes of messages that a client switches on and off."""
 
     PARTIAL = "partial"
+    TURN = "turn"
     FINAL = "final"
     SPEECH = "speech"
     PRE_PROCESSING = "pre_processing"
@@ -315,7 +316,8 @@ class SessionOptions:
     """What a client asked of its session, checked and complete.
 
     One of the `languages` is spoken, any if there are none; with `code_switching` each utterance may be in another.
-    `features` are those switched on, each with its own options, named as in the contract.
+    `features` are those switched on, each with its own options, named as in the contract. After `turn_silence_s` a turn
+    is likely to be over; None where nobody asks.
     """
 
     audio: AudioFormat = field(default_factory=AudioFormat)
@@ -329,6 +331,7 @@ class SessionOptions:
     callback_wanted: frozenset[Kind] = frozenset()
     features: Mapping[Feature, Mapping[str, Any]] = field(default_factory=dict)
     diarization: Diarization | None = None
+    turn_silence_s: float | None = None
 
 
 class Status(StrEnum):

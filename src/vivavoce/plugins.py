@@ -340,8 +340,8 @@ class Store(Protocol):
     async def controls(self, session_id: str) -> list[Control]:
         """Give the journal's control entries in the order they were written."""
 
-    async def messages(self, session_id: str) -> list[StoredMessage]:
-        """Give the durable messages by `seq`."""
+    async def messages(self, session_id: str, *, start: int = 0, limit: int | None = None) -> list[StoredMessage]:
+        """Give the durable messages by `seq`: those from `start` on, the first `limit` of them."""
 
     async def finals(self, session_id: str) -> list[Utterance]:
         """Give the finals by start, then channel."""

@@ -640,6 +640,8 @@ async def test_the_openapi_document_is_complete_and_loads_into_schemathesis(hub)
         "DELETE /v2/live/{session_id}",
         "GET /v2/live/{session_id}/file",
         "GET /v2/live/{session_id}/deliveries",
+        "GET /v2/live/{session_id}/events",
+        "POST /v2/live/{session_id}/events/token",
         "GET /health",
         "GET /v1/models",
         "GET /health/live",

@@ -359,6 +359,11 @@ class TestSessions:
         assert "10.0 s" in listed
         assert cli("sessions", "show", session_id, *at).stdout == text
         assert "-->" in cli("sessions", "show", session_id, "-f", "vtt", *at).stdout
+        assert words(cli("sessions", "watch", session_id, *at).stdout) == words(text)
+        told = cli("sessions", "watch", session_id, "--json", "--from", "2", *at).stdout.splitlines()
+        assert [json.loads(line)["seq"] for line in told] == list(range(2, len(told) + 2))
+        assert lines_are_clear(cli("sessions", "watch", "nobody", *at), "refused: there is no live session")
+        assert lines_are_clear(cli("sessions", "watch", "no/body", *at), "no session can have the id no/body")
 
         assert cli("sessions", "download", session_id, *at).returncode == 0
         with wave.open(str(tmp_path / f"{session_id}.wav")) as audio, wave.open(str(recording_path("beckett"))) as sent:

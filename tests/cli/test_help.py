@@ -47,7 +47,7 @@ def test_the_commands_are_those_promised():
             "doctor",
             "version",
         ]
-        + [f"sessions {each}" for each in ("list", "show", "delete", "download")]
+        + [f"sessions {each}" for each in ("list", "show", "watch", "delete", "download")]
     )
 
 

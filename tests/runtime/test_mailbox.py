@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from vivavoce.events import AudioAccepted, Event, Final, Message, Partial, Problem, SessionEnded, StoredMessage
+from vivavoce.events import (
+    AudioAccepted,
+    Event,
+    Final,
+    Message,
+    Partial,
+    Problem,
+    SessionEnded,
+    StoredMessage,
+    TurnContinued,
+    TurnEndLikely,
+)
 from vivavoce.model import Kind, Utterance, now
 from vivavoce.runtime.mailbox import ACKS_PER_RECEIPT, MAX_WAITING, MAX_WAITING_CHARS, Ending, Mailbox, Mark
 
@@ -54,6 +65,20 @@ async def test_only_the_newest_partial_waits() -> None:
         mailbox.put(message(Partial(utterance=utterance(name)), text))
     mailbox.put(message(Final(utterance=utterance("a")), "a!"))
     assert await taken(mailbox) == ["b1", "a2", "a!"]
+
+
+async def test_hints_at_the_end_of_a_turn_hold_on_one_socket() -> None:
+    """All of them go to the socket that is there, and none to the next one, in hand or not."""
+    mailbox = make()
+    hint = TurnEndLikely(utterance=utterance("a"), at_s=1.0, silence_s=0.1)
+    mailbox.put(message(hint, "nobody is there"))
+    mailbox.connected = True
+    mailbox.put(message(hint, "hint"))
+    mailbox.put(message(TurnContinued(utterance_id="a", channel=0), "withdrawn"))
+    assert await mailbox.take(READER) == "hint"
+    mailbox.release()
+    mailbox.drop_acknowledgments()
+    assert await taken(mailbox) == []
 
 
 async def test_acknowledgments_side_by_side_become_one() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
+from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Diarization, Hypothesis, Voice, Word, spread_words
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.channel import PREROLL, Ask, Channel, ChannelState, Settled, Step, Withdraw
@@ -124,6 +124,52 @@ def test_finals_say_who_speaks_and_partials_do_not() -> None:
     assert {final.utterance.speaker for final in finals_of(play(channel(), pattern))} == {None}
 
 
+def hints_of(steps: Sequence[object]) -> list[TurnEndLikely | TurnContinued]:
+    return [step for step in steps if isinstance(step, TurnEndLikely | TurnContinued)]
+
+
+def test_the_end_of_a_turn_is_told_ahead_of_the_final_with_its_text() -> None:
+    """At the first silent frames, while the utterance is still open, and only where somebody asks."""
+    steps = play(channel(turn_silence=TAIL), PHRASE)
+    (hint,) = hints_of(steps)
+    assert isinstance(hint, TurnEndLikely)
+    assert hint.at_s == 40 * FRAME / SAMPLE_RATE
+    assert TAIL / SAMPLE_RATE <= hint.silence_s < (TAIL + FRAME) / SAMPLE_RATE
+    assert hint.utterance == finals_of(steps)[0].utterance
+    names = [type(step).__name__ for step in steps]
+    assert names.index("TurnEndLikely") < names.index("SpeechEnded")
+    assert hints_of(play(channel(), PHRASE)) == []
+
+
+def test_a_hint_waits_for_as_much_silence_as_it_is_asked_to() -> None:
+    """A pause that is shorter gives none; neither does one that ends the utterance first."""
+    pattern = "." * 10 + "#" * 30 + "." * 5 + "#" * 30 + "." * 20
+    assert len(hints_of(play(channel(turn_silence=TAIL), pattern))) == 3
+    (hint,) = hints_of(play(channel(turn_silence=SAMPLE_RATE // 5), pattern))
+    assert hint.silence_s >= 0.2
+    assert hints_of(play(channel(turn_silence=SAMPLE_RATE), pattern)) == []
+
+
+def test_a_hint_is_withdrawn_as_soon_as_speech_goes_on() -> None:
+    """Before anything else is said of the utterance, and once; the next pause gives a new one of all of it."""
+    pattern = "." * 10 + "#" * 30 + "." * 5 + "#" * 30 + "." * 20
+    steps = play(channel(partial_every=None, turn_silence=TAIL), pattern)
+    first, withdrawn, second = hints_of(steps)
+    assert isinstance(withdrawn, TurnContinued)
+    assert withdrawn == TurnContinued(utterance_id=first.utterance.id, channel=0)
+    assert len(second.utterance.words) > len(first.utterance.words)
+    assert [second.utterance] == [final.utterance for final in finals_of(steps)]
+
+
+def test_what_was_not_understood_is_no_end_of_a_turn() -> None:
+    """Neither noise nor a failed decode gives a hint."""
+    for nothing in (None, Hypothesis(words=(), language="en")):
+        track = channel(partial_every=None, turn_silence=TAIL)
+        samples, speech = signal(PHRASE[:45])
+        (ask,) = [step for step in track.feed(samples, speech) if isinstance(step, Ask)]
+        assert track.resolve(ask.number, nothing) == []
+
+
 def test_an_utterance_without_words_leaves_no_final() -> None:
     """The engine heard nothing: speech events only."""
     track = channel(partial_every=None)
@@ -222,7 +268,7 @@ def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order:
     """Late, early and reordered answers give the same finals, once each, in segment order and in the first one's
     language; partials only go forward.
     """
-    track, samples_speech = channel(), signal(pattern)
+    track, samples_speech = channel(turn_silence=TAIL), signal(pattern)
     waiting: list[Ask] = []
     events: list[object] = []
 
@@ -236,6 +282,7 @@ def test_answers_in_any_order_give_the_same_finals_in_order(pattern: str, order:
                 events.append(step)
 
     def resolve_some(share: float) -> None:
+        track.partial_every = order.choice([None, SAMPLE_RATE // 5])
         order.shuffle(waiting)
         for _ in range(round(len(waiting) * share)):
             ask = waiting.pop()
@@ -259,6 +306,32 @@ def assert_only_forward(events: Sequence[object]) -> None:
         if isinstance(event, Partial):
             assert event.utterance.end >= shown.get(event.utterance.id, 0.0)
             shown[event.utterance.id] = event.utterance.end
+    assert_hints_hold(events)
+
+
+def assert_hints_hold(events: Sequence[object]) -> None:
+    """A hint is withdrawn or comes true to the word, and nothing is withdrawn that was not said."""
+    held: dict[str, object] = {}
+    for event in events:
+        match event:
+            case TurnEndLikely(utterance=utterance):
+                assert utterance.id not in held
+                held[utterance.id] = utterance
+            case TurnContinued(utterance_id=name):
+                del held[name]
+            case Settled(final=Final(utterance=utterance)):
+                assert held.pop(utterance.id, utterance) == utterance
+    assert not held
+
+
+@given(pattern=patterns, piece=st.integers(1, 40))
+def test_hints_change_nothing_else(pattern: str, piece: int) -> None:
+    """Nothing more is asked for because of them, and nothing less."""
+    plain, hinted = play(channel(), pattern, piece), play(channel(turn_silence=TAIL), pattern, piece)
+    kinds = [type(step) for step in hinted if not isinstance(step, TurnEndLikely | TurnContinued)]
+    assert kinds == [type(step) for step in plain]
+    assert finals_of(hinted) == finals_of(plain)
+    assert_hints_hold(hinted)
 
 
 @settings(max_examples=60)

@@ -26,8 +26,8 @@ class PiecemealStore(SqlStore):
 class BackwardsStore(SqlStore):
     """Gives messages the wrong way round."""
 
-    async def messages(self, session_id: str) -> list[StoredMessage]:
-        return (await super().messages(session_id))[::-1]
+    async def messages(self, session_id: str, *, start: int = 0, limit: int | None = None) -> list[StoredMessage]:
+        return (await super().messages(session_id, start=start, limit=limit))[::-1]
 
 
 class RoundingStore(SqlStore):

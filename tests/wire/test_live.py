@@ -18,6 +18,7 @@ from vivavoce.wire.live import (
     BadMessage,
     CloseCode,
     StopRecording,
+    numbered,
     receive,
     render,
 )
@@ -121,6 +122,17 @@ EXAMPLES = [
     (
         ev.Partial(utterance=SAID),
         {"type": "transcript", "data": {"id": "00_00000620", "is_final": False, "utterance": UTTERANCE}},
+    ),
+    (
+        ev.TurnEndLikely(utterance=SAID, at_s=2.31, silence_s=0.104),
+        {
+            "type": "turn_end_likely",
+            "data": {"id": "00_00000620", "channel": 0, "time": 2.31, "silence": 0.104, "utterance": UTTERANCE},
+        },
+    ),
+    (
+        ev.TurnContinued(utterance_id="00_00000620", channel=1),
+        {"type": "turn_continued", "data": {"id": "00_00000620", "channel": 1}},
     ),
     (
         ev.Final(utterance=SAID),
@@ -414,6 +426,8 @@ def test_an_endless_utterance_is_cut_as_well():
     assert json.loads(unworded)["data"]["utterance"]["words"] == []
     assert json.loads(unworded)["data"]["utterance"]["text"] == f" {mad.text}"
     madder = Utterance(id="0", channel=0, start=0, end=1, confidence=1, language="en", words=spoken * 3)
+    hint = render(SESSION, ev.TurnEndLikely(utterance=madder, at_s=1.0, silence_s=0.1), AT).text
+    assert len(hint.encode()) <= MAX_MESSAGE_BYTES
     cut = render(SESSION, ev.Partial(utterance=madder), AT).text
     assert MAX_MESSAGE_BYTES / 2 < len(cut.encode()) <= MAX_MESSAGE_BYTES
     assert f" {madder.text}".startswith(json.loads(cut)["data"]["utterance"]["text"])
@@ -646,8 +660,15 @@ def test_any_frame_is_an_answer_and_never_an_exception(frame):
             assert reason.isascii()
 
 
+def test_watchers_get_the_very_message_with_its_number():
+    """One rendering for everybody; what is not stored has no number."""
+    text = render(SESSION, ev.SpeechStarted(channel=0, at_s=0.5), AT).text
+    assert json.loads(numbered(text, 7)) == {"seq": 7, **json.loads(text)}
+    assert numbered(text, None) == text
+
+
 def test_close_codes_stop_or_restart_clients_as_meant():
     """Official clients come back after 1002-4399 only: after a restart, and after nothing that would fail again."""
     retried = {code for code in CloseCode if 1002 <= code <= 4399}
-    assert retried == {CloseCode.RESTART}
-    assert all(4400 <= code <= 4499 for code in CloseCode if code not in {CloseCode.NORMAL, CloseCode.RESTART})
+    assert retried == {CloseCode.RESTART, CloseCode.TRY_LATER}
+    assert all(4400 <= code <= 4499 for code in CloseCode if code not in {CloseCode.NORMAL, *retried})

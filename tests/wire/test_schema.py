@@ -25,7 +25,7 @@ from vivavoce.wire.schema import (
 ENGLISH = Capabilities(languages=frozenset({"en"}))
 EVERYTHING = Capabilities(languages=LANGUAGES, features=FEATURES)
 
-DEFAULT_KINDS = frozenset(Kind) - {Kind.PARTIAL, Kind.LIFECYCLE}
+DEFAULT_KINDS = frozenset(Kind) - {Kind.PARTIAL, Kind.TURN, Kind.LIFECYCLE}
 
 LIVEKIT = {
     "region": "eu-west",
@@ -503,10 +503,27 @@ def test_extensions_show_only_where_they_are_asked_for():
     """The effective request of everybody else is what Gladia's would be."""
     every = Capabilities(languages=frozenset(), features=FEATURES)
     plain = parse_request({}, every).request["realtime_processing"]
-    assert not {"diarization", "pii_redaction"} & set(plain)
+    assert not {"diarization", "pii_redaction", "turn_hints"} & set(plain)
     asked = {"diarization": True, "diarization_config": {"max_speakers": 4.0}, "pii_redaction": False}
     shown = parse_request({"realtime_processing": asked}, every).request["realtime_processing"]
     assert shown == {**plain, "diarization": True, "diarization_config": {"max_speakers": 4}}
+
+
+def test_hints_at_the_end_of_a_turn_are_said_to_those_who_ask():
+    """Asking switches them on, whatever messages_config says, and for the socket only."""
+    none = Capabilities(languages=frozenset())
+    plain = parse_request({}, none).options
+    assert (plain.turn_silence_s, Kind.TURN in plain.wanted) == (None, False)
+    for config, silence_s in (({}, 0.1), ({"turn_hints_config": {"silence": 0.4}}, 0.4)):
+        asked = parse_request({"realtime_processing": {"turn_hints": True, **config}}, none)
+        assert (asked.options.turn_silence_s, asked.options.wanted - plain.wanted) == (silence_s, {Kind.TURN})
+        assert Kind.TURN not in asked.options.callback_wanted
+        assert options_of(json.loads(json.dumps(asked.request))) == asked.options
+    off = parse_request({"realtime_processing": {"turn_hints": False, "turn_hints_config": {}}}, none).options
+    assert off == plain
+    with pytest.raises(InvalidConfig) as refused:
+        parse_request({"realtime_processing": {"turn_hints_config": {"silence": 0.05}}}, none)
+    assert refused.value.problems == ("realtime_processing.turn_hints_config.silence must not be less than 0.1",)
 
 
 @pytest.mark.parametrize(

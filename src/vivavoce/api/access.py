@@ -27,7 +27,7 @@ class AccessMiddleware:
             app,
             allow_origins=["*"],
             allow_methods=["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"],
-            allow_headers=[KEY_HEADER, "content-type", "x-gladia-version"],
+            allow_headers=[KEY_HEADER, "content-type", "last-event-id", "x-gladia-version"],
             expose_headers=[REQUEST_ID],
         )
 

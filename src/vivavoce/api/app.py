@@ -17,6 +17,8 @@ from vivavoce.api.operate import Observe
 from vivavoce.api.operate import router as operate_router
 from vivavoce.api.rest import request_schemas, router
 from vivavoce.api.socket import live_socket
+from vivavoce.api.watch import router as watch_router
+from vivavoce.api.watch import watch_socket
 from vivavoce.errors import VivavoceError
 from vivavoce.reception.access import Access
 
@@ -62,7 +64,9 @@ def create_app(hub: Sessions, settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, on_error)
     app.include_router(router)
     app.include_router(operate_router)
+    app.include_router(watch_router)
     app.add_api_websocket_route("/v2/live", live_socket)
+    app.add_api_websocket_route("/v2/live/{session_id}/events", watch_socket)
     app.add_api_route("/docs", lambda: HTMLResponse(docs_page(app.openapi())), include_in_schema=False)
     # The one added last is the outermost.
     app.add_middleware(ErrorBoundary)

@@ -74,12 +74,18 @@ Hub = Annotated[Sessions, Depends(hub_of)]
 Owner = Annotated[str, Depends(owner_of)]
 
 
-async def own_session(
-    session_id: Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})], owner: Owner, hub: Hub
-) -> SessionRecord:
+SessionId = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+
+
+async def own_session(session_id: SessionId, owner: Owner, hub: Hub) -> SessionRecord:
     """Give the session in the path; raises 404 for one that is not there or not the caller's."""
+    return await find_session(hub, session_id, owner)
+
+
+async def find_session(hub: Sessions, session_id: str, owner: str | None = None) -> SessionRecord:
+    """Give a session of this owner, or of anybody; raises `UnknownSession` (404)."""
     record = await hub.store.session(session_id.lower()) if _is_uuid(session_id) else None
-    if record is None or record.owner != owner:
+    if record is None or owner not in {None, record.owner}:
         raise UnknownSession("there is no live session with this id")
     return record
 
@@ -94,13 +100,14 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document these refusals, and that everything else that may go wrong looks like them."""
     listed: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in statuses}
     return listed | {"default": {"model": ErrorBody, "description": "Any other failure"}}
 
 
-def _json_body(schema: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
+def json_body(schema: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
+    """Document the body of a request that its route parses itself."""
     return {"requestBody": {"content": {"application/json": {"schema": schema}}, **extra}}
 
 
@@ -122,14 +129,14 @@ router = APIRouter(redirect_slashes=False)
     "/v2/live",
     status_code=201,
     summary="Create a session",
-    responses={201: {"model": InitResponse}, **_errors(400, 401, 413, 422, 429, 503)},
-    openapi_extra={"parameters": [_REGION], **_json_body({"$ref": REQUEST_REF.format(model="InitRequest")})},
+    responses={201: {"model": InitResponse}, **documented_errors(400, 401, 413, 422, 429, 503)},
+    openapi_extra={"parameters": [_REGION], **json_body({"$ref": REQUEST_REF.format(model="InitRequest")})},
 )
 async def create_session(request: Request, caller: CallerOf, hub: Hub) -> JSONResponse:
     """Check the configuration, keep a session with it, and give the URL of its socket; no body means all defaults."""
-    raw = await _read_body(request, MAX_INIT_BYTES)
+    raw = await read_body(request, MAX_INIT_BYTES)
     settings: Settings = request.app.state.settings
-    record, token = await create(hub, settings, caller, _parse_json(raw) if raw else {})
+    record, token = await create(hub, settings, caller, parse_json(raw) if raw else {})
     origin = public_origin(request, settings)
     url = f"ws{origin.removeprefix('http')}/v2/live?{urlencode({'token': token})}"
     return JSONResponse({"id": record.id, "created_at": timestamp(record.created_at), "url": url}, 201)
@@ -191,7 +198,7 @@ class ListQuery(BaseModel):
 @router.get(
     "/v2/live",
     summary="List sessions",
-    responses={200: {"model": SessionList}, **_errors(400, 401)},
+    responses={200: {"model": SessionList}, **documented_errors(400, 401)},
 )
 async def list_sessions(request: Request, owner: Owner, hub: Hub, query: Annotated[ListQuery, Query()]) -> JSONResponse:
     """Give the caller's sessions, the newest first."""
@@ -221,7 +228,7 @@ def _wanted_metadata(request: Request, text: str | None) -> dict[str, Any]:
     """Join both spellings of the filter: one JSON object, and single keys in brackets."""
     wanted: dict[str, Any] = {}
     if text:
-        wanted = _parse_json(text.encode(), "custom_metadata")
+        wanted = parse_json(text.encode(), "custom_metadata")
         if not isinstance(wanted, dict):
             raise InvalidConfig(INVALID, ["custom_metadata must be a JSON object"])
     for name, value in request.query_params.multi_items():
@@ -240,7 +247,7 @@ def _page_url(request: Request, offset: int, limit: int) -> str:
 @router.get(
     "/v2/live/{session_id}",
     summary="Read a session",
-    responses={200: {"model": SessionBody}, **_errors(401, 404)},
+    responses={200: {"model": SessionBody}, **documented_errors(401, 404)},
 )
 async def read_session(record: Session, hub: Hub) -> JSONResponse:
     """Give the session as it stands; its result once it is done."""
@@ -260,12 +267,12 @@ async def _body(hub: Sessions, record: SessionRecord) -> dict[str, Any]:
     status_code=204,
     summary="Annotate a session",
     response_class=Response,
-    responses=_errors(400, 401, 404, 413),
-    openapi_extra=_json_body({"type": "object"}, required=True),
+    responses=documented_errors(400, 401, 404, 413),
+    openapi_extra=json_body({"type": "object"}, required=True),
 )
 async def annotate_session(request: Request, record: Session, hub: Hub) -> Response:
     """Keep a JSON object of at most 100 kB as the session's `post_session_metadata`, in place of an earlier one."""
-    metadata = _parse_json(await _read_body(request, MAX_PATCH_BYTES))
+    metadata = parse_json(await read_body(request, MAX_PATCH_BYTES))
     if not isinstance(metadata, dict):
         raise InvalidConfig(INVALID, ["body must be an object"])
     await hub.store.set_post_session_metadata(record.id, metadata)
@@ -277,7 +284,7 @@ async def annotate_session(request: Request, record: Session, hub: Hub) -> Respo
     status_code=202,
     summary="Delete a session",
     response_class=Response,
-    responses=_errors(401, 403, 404),
+    responses=documented_errors(401, 403, 404),
 )
 async def delete_session(record: Session, hub: Hub) -> Response:
     """Remove a finished session: result, messages and audio."""
@@ -297,7 +304,10 @@ def _is_live(hub: Sessions, record: SessionRecord) -> bool:
     "/v2/live/{session_id}/file",
     summary="Download a session's audio",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "A WAV file"}, **_errors(401, 404)},
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "A WAV file"},
+        **documented_errors(401, 404),
+    },
 )
 @router.head("/v2/live/{session_id}/file", include_in_schema=False)
 @router.get("/v2/live/{session_id}/audio", include_in_schema=False)
@@ -337,7 +347,7 @@ async def _pieces(audio: AudioFiles, record: SessionRecord, header: bytes, size:
 @router.get(
     "/v2/live/{session_id}/deliveries",
     summary="Tell how a session's callbacks and webhooks stand",
-    responses={200: {"model": DeliveriesBody}, **_errors(401, 404)},
+    responses={200: {"model": DeliveriesBody}, **documented_errors(401, 404)},
 )
 async def read_deliveries(record: Session, hub: Hub) -> DeliveriesBody:
     """Count what was posted, what waits and what was given up, and say why; not part of the original API."""
@@ -359,14 +369,14 @@ async def read_deliveries(record: Session, hub: Hub) -> DeliveriesBody:
     return DeliveriesBody.model_validate({**counts, "dead_letters": letters})
 
 
-@router.get("/health", summary="Tell that the server is up", responses=_errors())
+@router.get("/health", summary="Tell that the server is up", responses=documented_errors())
 @router.head("/health", include_in_schema=False)
 async def health() -> dict[str, str]:
     """Give `OK` and the version."""
     return {"health": "OK", "version": __version__}
 
 
-@router.get("/v1/models", summary="List the speech models", responses=_errors())
+@router.get("/v1/models", summary="List the speech models", responses=documented_errors())
 async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
     """Give the engine in use and the languages it knows."""
     await hub.ready()
@@ -374,7 +384,7 @@ async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
     return {"models": [{"id": info.name, "languages": sorted(info.languages)}]}
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Read the body; raises `BodyTooLarge` or `SlowBody` without reading on."""
     body = bytearray()
     try:
@@ -388,7 +398,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _parse_json(raw: bytes, name: str = "body") -> Any:
+def parse_json(raw: bytes, name: str = "body") -> Any:
     """Parse strict JSON of bounded depth, so that whatever it holds can be written out again."""
     try:
         value = from_json(raw, allow_inf_nan=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from vivavoce.cli.formats import Format
 if TYPE_CHECKING:
     from gladiaio_sdk import LiveV2Response
 
+    from vivavoce.cli.screen import LiveText
+
 app = typer.Typer(
     name="sessions",
-    help="List, show, delete and download the sessions of a running server.",
+    help="List, show, watch, delete and download the sessions of a running server.",
     epilog="Example: vivavoce sessions list --server https://speech.example.net",
     no_args_is_help=True,
 )
@@ -87,6 +90,43 @@ def _delivery_lines(report: dict[str, Any]) -> Iterator[str]:
             f"dead letter {letter['id']}: {letter['lane']} {letter['event']} of {letter['created_at']}, "
             f"{letter['attempts']} attempts: {letter['reason']}"
         )
+
+
+@app.command(epilog="Examples:\n\nvivavoce sessions watch ID\n\nvivavoce sessions watch ID --json | jq .type")
+def watch(
+    session_id: SessionId,
+    start: Annotated[int, typer.Option("--from", min=0, help="Number (seq) of the first message wanted.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write each message as a line of JSON.")] = False,
+    server: RunningServer = LOCAL,
+    key: Key = None,
+) -> None:
+    """Follow a session as it is said, from its start, until it is over."""
+    from vivavoce.cli.screen import LiveText, progress_console
+    from vivavoce.cli.watching import messages_of
+
+    console = progress_console()
+    messages = messages_of(server, key, session_id, start, partials=as_json or console.is_terminal)
+    if as_json:
+        for message in messages:
+            typer.echo(json.dumps(message, ensure_ascii=False))
+        return
+    with LiveText(console) as screen:
+        for message in messages:
+            _show(screen, message)
+
+
+def _show(screen: LiveText, message: dict[str, Any]) -> None:
+    from gladiaio_sdk import LiveV2TranscriptMessageData
+
+    if message["type"] == "error":
+        typer.echo(message["data"]["message"], err=True)
+    if message["type"] != "transcript":
+        return
+    data = LiveV2TranscriptMessageData.from_dict(message["data"])
+    if data.is_final:
+        screen.write(data, formats.as_line(data.utterance, name_channel=False))
+    else:
+        screen.rewrite(data)
 
 
 @app.command(epilog="Example: vivavoce sessions delete ID")

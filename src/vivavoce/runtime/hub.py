@@ -32,6 +32,7 @@ from vivavoce.runtime.parts import Parts, Past, Wire
 from vivavoce.runtime.retention import Retention
 from vivavoce.runtime.session import STATES, Session
 from vivavoce.runtime.silencing import asks_for_silence, names_silence, silence_session
+from vivavoce.runtime.watch import Watchers
 
 log = structlog.get_logger()
 
@@ -120,6 +121,14 @@ class Hub:
         """Whether a session of this process still writes: results, messages or audio."""
         session = self._sessions.get(session_id)
         return session is not None and not session.over
+
+    async def watchers(self, session_id: str) -> Watchers:
+        """Give those who watch a session; of one that is not running here, only what is stored can be watched."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            return session.watchers
+        record = await self.store.session(session_id)
+        return Watchers.of_past(over=record is None or record.status in {Status.DONE, Status.ERROR})
 
     async def may_forget(self, session_id: str) -> bool:
         """Say whether nobody needs what is stored of a session that is over."""
@@ -237,6 +246,7 @@ class Hub:
         try:
             await session.run()
         finally:
+            session.watchers.close(over=session.over)
             # While the server stops, a resting session still takes its client's audio for the next process.
             if not self._closing:
                 del self._sessions[record.id], self._by_token[record.token_hash], self._tasks[record.id]
@@ -264,6 +274,8 @@ class Hub:
         yield metrics.Gauge(name="sessions", text="Sessions by state.", values=dict(states), label="state")
         speakers = sum(session.speakers for session in sessions)
         yield metrics.Gauge(name="active_speakers", text="Channels with speech now.", values={"": speakers})
+        watchers = sum(len(session.watchers) for session in sessions)
+        yield metrics.Gauge(name="watchers", text="Who watches sessions.", values={"": watchers})
         unheard_s = sum(session.unheard_s for session in sessions)
         yield metrics.Gauge(
             name="audio_unheard_seconds", text="Audio that is durable and waits to be heard.", values={"": unheard_s}

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vivavoce.config import Settings
 from vivavoce.errors import EngineError
-from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded
+from vivavoce.events import Event, Final, Partial, Problem, SpeechEnded, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, Snapshot
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
@@ -86,6 +86,7 @@ class Listener:
     ) -> None:
         self._session_id, self._options = session_id, options
         self._ears = ears
+        self._partial_every = round(settings.partial_interval * SAMPLE_RATE)
         self._say, self._woken = say, woken
         self._decoder = AudioDecoder(options.audio)
         # Each channel's voice activity, and the first sample that it has not heard.
@@ -93,8 +94,10 @@ class Listener:
         self._channels = [_channel(i, options, settings) for i in range(options.audio.channels)]
         self._asked: dict[tuple[int, int], Request] = {}
         self._drafted: dict[int, str] = {}
+        self._hinted: set[str] = set()
         self.late = False
         self.decoding_s = 0.0
+        self.show_partials(watched=False)
 
     async def begin(
         self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot], *, hints: tuple[str, ...] = ()
@@ -112,6 +115,12 @@ class Listener:
             self._restore(snapshot)
         needed = [min(channel.at, heard) for channel, (heard, _) in zip(self._channels, self._vads, strict=True)]
         return self._decoder.seek(min(needed))
+
+    def show_partials(self, watched: bool) -> None:
+        """Make partials while the session's client wants any, or somebody who watches."""
+        wanted = watched or Kind.PARTIAL in self._options.wanted | self._options.callback_wanted
+        for channel in self._channels:
+            channel.partial_every = self._partial_every if wanted else None
 
     @property
     def _wants_voices(self) -> bool:
@@ -277,7 +286,17 @@ class Listener:
             case Partial(utterance=heard):
                 if (shown := self._rules.partial(heard)) is not None:
                     self._say(shown, None)
+            case TurnEndLikely(utterance=heard):
+                # As a partial: what may yet become something to be hidden is not shown.
+                if (shown := self._rules.partial(heard)) is not None:
+                    self._hinted.add(heard.id)
+                    self._say(replace(outcome, utterance=shown.utterance), None)
+            case TurnContinued(utterance_id=name):
+                if name in self._hinted:
+                    self._hinted.discard(name)
+                    self._say(outcome, None)
             case SpeechEnded(channel=channel):
+                self._hinted = {name for name in self._hinted if not name.startswith(f"{channel:02}_")}
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._drafted.pop(channel))
                 self._say(outcome, None)
@@ -306,14 +325,15 @@ def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel
         silence=round(max(options.endpointing_s, settings.min_silence) * SAMPLE_RATE),
         maximum=round(options.maximum_utterance_s * SAMPLE_RATE),
     )
-    partial_every = round(settings.partial_interval * SAMPLE_RATE) if Kind.PARTIAL in options.wanted else None
     asked = options.diarization
     speakers = Speakers(asked, index=index, channels=options.audio.channels) if asked is not None else None
+    wait_s = options.turn_silence_s
     return Channel(
         index,
         endpointer,
-        partial_every=partial_every,
+        partial_every=None,
         speakers=speakers,
+        turn_silence=None if wait_s is None else round(wait_s * SAMPLE_RATE),
         languages=options.languages,
         code_switching=options.code_switching,
     )

@@ -1,9 +1,9 @@
 """What waits to be written on a session's socket: one queue per session, over all its sockets.
 
 It is bounded by what may be left out: of the partials of one utterance only the newest waits, acknowledgments that wait
-side by side become one, and while nobody is connected no partials are kept. Everything else always waits; `crowded`
-says that a reader is too slow for what must not be dropped, by count or by size. A reader that comes back to a long
-queue is measured by how much longer the queue gets.
+side by side become one, and while nobody is connected neither partials nor hints at the end of a turn are kept.
+Everything else always waits; `crowded` says that a reader is too slow for what must not be dropped, by count or by
+size. A reader that comes back to a long queue is measured by how much longer the queue gets.
 
 What was written may still be lost on its way. So a durable message stays in doubt from `take` until `prove` says that
 the client has it, and `repeat` queues what is in doubt again for the next socket. The mailbox may be `held` until then,
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage
+from vivavoce.events import AudioAccepted, Message, Partial, StoredMessage, TurnContinued, TurnEndLikely
 
 ACKS_PER_RECEIPT = 32
 """Acknowledgments of audio after which it is worth a ping to know that they arrive."""
@@ -50,6 +50,7 @@ class _Letter:
     at: int = 0
     partial_of: str | None = None
     ack: AudioAccepted | None = None
+    hint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,10 @@ class Mailbox:
     def put(self, message: Message, seq: int | None = None, at: int = 0) -> None:
         """Queue a message, in the place of the one it makes obsolete; durable ones have a `seq`, said `at` a byte."""
         event = message.event
-        if not self.connected and isinstance(event, Partial):
+        hint = isinstance(event, TurnEndLikely | TurnContinued)
+        if not self.connected and (hint or isinstance(event, Partial)):
             return
-        letter = _Letter(message.text, seq, at)
+        letter = _Letter(message.text, seq, at, hint=hint)
         if isinstance(event, Partial):
             self._drop_partial(event.utterance.id)
             letter = _Letter(message.text, partial_of=event.utterance.id)
@@ -164,9 +166,10 @@ class Mailbox:
     def drop_acknowledgments(self) -> None:
         """Leave out what an older socket's bytes were acknowledged with: a new one is told where its own stream stands.
 
-        Pipecat's client takes the first acknowledgment on a socket for one of all that it has sent again there.
+        Pipecat's client takes the first acknowledgment on a socket for one of all that it has sent again there. Hints
+        hold on their own socket only, so they go too.
         """
-        self._waiting = deque(letter for letter in self._waiting if letter.ack is None)
+        self._waiting = deque(letter for letter in self._waiting if letter.ack is None and not letter.hint)
         self._chars = sum(len(letter.text) for letter in self._waiting)
 
     def close(self, ending: Ending) -> None:
@@ -207,7 +210,8 @@ class Mailbox:
     def release(self) -> None:
         """Put back what was in hand when its socket was lost, unless it is not worth it or in doubt anyway."""
         letter = self._in_hand
-        if letter is not None and letter.seq is None and letter.partial_of is None and letter.ack is None:
+        worth = letter is not None and letter.partial_of is None and letter.ack is None and not letter.hint
+        if letter is not None and worth and letter.seq is None:
             self._waiting.appendleft(letter)
             self._chars += len(letter.text)
         self._in_hand = None

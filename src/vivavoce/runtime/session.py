@@ -69,6 +69,7 @@ from vivavoce.runtime.parts import Connection, Parts, Past
 from vivavoce.runtime.rules import TextRules
 from vivavoce.runtime.sayings import Sayings
 from vivavoce.runtime.silencing import asks_for_silence, findings_in, silence_session
+from vivavoce.runtime.watch import Watchers
 
 log = structlog.get_logger()
 
@@ -124,6 +125,9 @@ class Session:
         self._said, self._controls = past.said, deque(control for control in past.controls if control.kind != "connect")
         self._seq = max((message.seq for message in past.messages), default=-1) + 1
         self.mailbox = Mailbox(delivered_to=record.delivered_to, earlier=past.messages)
+        self.watchers = Watchers(
+            told=self._seq - 1, most=parts.settings.max_watchers, partials=self._listener.show_partials
+        )
         self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
         self._unnamed = 0
         self._failure: StoreError | None = None
@@ -516,10 +520,10 @@ class Session:
         self._unnamed += event.durable and not key
         if not event.durable or (not key and self._unnamed > MAX_STORED_UNNAMED):
             # In its turn: behind what is on its way to the journal.
-            if wanted and self._sayings.pending:
-                self._sayings.add(self._write(), partial(self._send, message))
-            elif wanted:
-                self._send(message)
+            if (wanted or self.watchers.sees(event)) and self._sayings.pending:
+                self._sayings.add(self._write(), partial(self._show, message, wanted=wanted))
+            else:
+                self._show(message, wanted=wanted)
             if deliveries:
                 # The socket's messages are not to wait for this.
                 wake = partial(self._parts.courier.wake, self.id, deliveries)
@@ -544,9 +548,15 @@ class Session:
         )
         self._sayings.add(write, partial(self._publish, message, stored, deliveries))
 
+    def _show(self, message: Message, *, wanted: bool) -> None:
+        self.watchers.put(message)
+        if wanted:
+            self._send(message)
+
     def _publish(self, message: Message, stored: StoredMessage, deliveries: tuple[Delivery, ...]) -> None:
         if deliveries:
             self._parts.courier.wake(self.id, deliveries)
+        self.watchers.put(message, stored.seq)
         if stored.sent:
             self._send(message, stored)
 

@@ -11,7 +11,12 @@ for. So a final depends on its clip alone and never on which partials or guesses
 answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Finals
 leave in segment order; an utterance without words leaves none.
 
-A channel that is to keep its language takes that of the first final with words; from then on only that one is asked
+Such an answer is also what a hint at the end of a turn rests on, so hints cost nothing and change no final. A hint is
+given once, when it is answered and the silence is long enough, and withdrawn as soon as the final can be no other than
+a new one: where speech is heard behind its clip, or the segment closes with another. One that is not withdrawn is the
+final, to the word, unless that is asked for again:
+
+a channel that is to keep its language takes that of the first final with words; from then on only that one is asked
 for. What was asked for earlier and came in another language is asked for again, so that the order of answers, and how
 many were out at a time, change nothing.
 
@@ -30,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted
+from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Hypothesis, Samples, Utterance, Word
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, levels
@@ -91,7 +96,7 @@ class Settled:
     state: ChannelState
 
 
-Outcome = SpeechStarted | SpeechEnded | Partial | Settled
+Outcome = SpeechStarted | SpeechEnded | Partial | TurnEndLikely | TurnContinued | Settled
 Step = Outcome | Ask | Withdraw
 
 
@@ -104,6 +109,7 @@ class _Guess:
     answer: Hypothesis | None = None
     answered: bool = False
     withdrawn: bool = False
+    hinted: bool = False
     state: ChannelState | None = None
 
 
@@ -133,13 +139,16 @@ class Channel:
         *,
         partial_every: int | None,
         speakers: Speakers | None = None,
+        turn_silence: int | None = None,
         languages: tuple[str, ...] = (),
         code_switching: bool = False,
     ) -> None:
         """Start at sample 0; `partial_every` samples of new speech ask for a partial, never if None.
 
-        Where `speakers` are told apart, finals say who they are. One of the `languages` is spoken, any if there are
-        none: the same one all the time, or each utterance in another with `code_switching`.
+        That may change at any time, since no final depends on it. Where `speakers` are told apart, finals say who they
+        are. After `turn_silence` samples without speech a turn is likely to be over; with None nothing is said of it.
+        One of the `languages` is spoken, any if there are none: the same one all the time, or each utterance in another
+        with `code_switching`.
         """
         self._index = index
         self._languages = languages
@@ -147,7 +156,8 @@ class Channel:
         self._language: str | None = None
         self._speakers = speakers
         self._endpointer = endpointer
-        self._partial_every = partial_every
+        self.partial_every = partial_every
+        self._turn_silence = turn_silence
         self._frames: deque[Samples] = deque()
         self._kept_from = 0
         self._free_from = 0
@@ -199,6 +209,7 @@ class Channel:
             for mark in self._endpointer.step(float(probability), blocks):
                 steps += self._on_mark(mark)
             steps += self._withdraw_guess()
+            steps += self._hint()
             steps += self._partial()
             self._forget()
         return steps
@@ -223,7 +234,7 @@ class Channel:
             return []
         guess.answer, guess.answered = answer, True
         if self._segment and guess is self._segment.guess:
-            return self._show(guess.ask, answer)
+            return [*self._show(guess.ask, answer), *self._hint()]
         return self._settle()
 
     def _guesses(self) -> list[_Guess]:
@@ -280,17 +291,33 @@ class Channel:
         return self._withdraw(guess) if guess and self._endpointer.last_loud > guess.stop else []
 
     def _withdraw(self, guess: _Guess) -> list[Step]:
+        if guess.hinted:
+            guess.hinted = False
+            return [TurnContinued(utterance_id=guess.ask.utterance, channel=self._index)]
         if guess.answered or guess.withdrawn:
             return []
         guess.withdrawn = True
         return [Withdraw(channel=self._index, number=guess.ask.number)]
 
+    def _hint(self) -> list[Outcome]:
+        """Say that a turn is likely to be over, once, when it is silent for long enough and known what was said."""
+        guess = self._segment.guess if self._segment else None
+        if guess is None or guess.hinted or guess.answer is None or not guess.answer.words:
+            return []
+        end = guess.stop - TAIL
+        silence = self._endpointer.at - end
+        if self._turn_silence is None or silence < self._turn_silence or self._endpointer.last_loud > guess.stop:
+            return []
+        guess.hinted = True
+        said = self._utterance(guess.ask, guess.answer)
+        return [TurnEndLikely(utterance=said, at_s=end / SAMPLE_RATE, silence_s=silence / SAMPLE_RATE)]
+
     def _partial(self) -> list[Step]:
         segment, last_loud = self._segment, self._endpointer.last_loud
-        if segment is None or self._partial_every is None:
+        if segment is None or self.partial_every is None:
             return []
         stop = self._endpointer.at
-        if stop - segment.asked_to < self._partial_every or last_loud <= segment.asked_to:
+        if stop - segment.asked_to < self.partial_every or last_loud <= segment.asked_to:
             return []
         ask = self._ask(stop, final=False)
         self._partials[ask.number] = ask
@@ -340,7 +367,7 @@ class Channel:
         segment = self._segment
         if segment is None or segment.utterance != ask.utterance or stop <= segment.shown_to:
             return []
-        if self._partial_every is None or answer is None or not answer.words:
+        if self.partial_every is None or answer is None or not answer.words:
             return []
         segment.shown_to = stop
         return [Partial(utterance=self._utterance(ask, answer))]

@@ -242,11 +242,11 @@ class SqlStore:
         rows = await self._rows("read controls", query.order_by(controls.c.position))
         return [Control(**row) for row in rows]
 
-    async def messages(self, session_id: str) -> list[StoredMessage]:
-        """Give the durable messages by `seq`."""
+    async def messages(self, session_id: str, *, start: int = 0, limit: int | None = None) -> list[StoredMessage]:
+        """Give the durable messages by `seq`: those from `start` on, the first `limit` of them."""
         columns = [column for column in messages.columns if column is not messages.c.session_id]
-        query = select(*columns).where(messages.c.session_id == session_id).order_by(messages.c.seq)
-        rows = await self._rows("read messages", query)
+        query = select(*columns).where(messages.c.session_id == session_id, messages.c.seq >= start)
+        rows = await self._rows("read messages", query.order_by(messages.c.seq).limit(limit))
         return [StoredMessage(**{**row, "kind": Kind(row["kind"])}) for row in rows]
 
     async def finals(self, session_id: str) -> list[Utterance]:

@@ -255,6 +255,10 @@ async def _check_journal(store: Store) -> None:
     await store.commit([Write(session_id=record.id, messages=(_message(10), _message(9)), controls=(stop,))])
     expected = [_message(1), _message(2, '{"ž": "🐎"}'), _message(9), _message(10)]
     _require(await store.messages(record.id) == expected, "messages come back whole, by seq")
+    _require(
+        await store.messages(record.id, start=2, limit=2) == expected[1:3],
+        "messages are read from any seq on, in pages",
+    )
     _require(await store.finals(record.id) == [two, three, one], "finals come back whole, by start and channel")
     _require(await store.controls(record.id) == [stop, cut, connect, stop], "controls come back as they were written")
     nobody = str(uuid4())

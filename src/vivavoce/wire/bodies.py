@@ -23,6 +23,15 @@ class InitResponse(_Body):
     url: str = Field(description="Where to connect, as often as needed; the token in it is the only credential.")
 
 
+class WatchToken(_Body):
+    """A token that lets a browser watch one session."""
+
+    token: str = Field(description="Reads this session's messages, and can do nothing else.")
+    url: str = Field(description="The messages as server-sent events, for `EventSource`; holds the token.")
+    socket_url: str = Field(description="The same on a WebSocket.")
+    expires_at: str = Field(description="ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
+
+
 class ErrorBody(_Body):
     """Any refusal or failure."""
 

@@ -45,6 +45,8 @@ from vivavoce.events import (
     StopAccepted,
     TranscriptExamined,
     TranscriptReady,
+    TurnContinued,
+    TurnEndLikely,
     UtteranceExamined,
 )
 from vivavoce.model import Feature, Finding, Translation
@@ -63,14 +65,16 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     """The session is over and its last message is out."""
+    TRY_LATER = 1013
+    """A watcher cannot be taken now, because there are too many."""
     RESTART = 1012
     """The server goes down; the session survives, so the client is to come back."""
     BAD_REQUEST = 4400
-    """What the client sent cannot open a session, or breaks the protocol beyond repair."""
+    """What the client sent cannot open a session or a watcher's view of one, or breaks the protocol beyond repair."""
     UNAUTHORIZED = 4401
-    """The client has no valid key, where the first message carries it."""
+    """The client's first message has no valid key, or a watcher neither the key of the session's owner nor a token."""
     UNKNOWN_SESSION = 4403
-    """No session has this token, or it is over."""
+    """No session has this token, or it is over; for watchers, the owner of the key has no such session."""
     TOO_LATE = 4408
     """The first message did not come in time."""
     REPLACED = 4409
@@ -148,11 +152,16 @@ def render(session_id: str, event: Event, at: datetime) -> Message:
     return Message(event=event, text=text)
 
 
+def numbered(text: str, seq: int | None) -> str:
+    """Give a message's text as watchers get it, with its `seq` for a first field where it has one."""
+    return text if seq is None else f'{{"seq":{seq},{text[1:]}'
+
+
 def _bodies(event: Event) -> Iterator[dict[str, Any]]:
     """Give an event's body, and then shorter and shorter ones."""
     yield _body(event)
     match event:
-        case Partial() | Final():
+        case Partial() | TurnEndLikely() | Final():
             body = _body(event, words=False)
             yield body
             yield from _cut(body, body["data"]["utterance"], "text")
@@ -247,6 +256,10 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             said = utterance_body(event.utterance, words=words)
             transcript = {"id": event.utterance.id, "is_final": isinstance(event, Final), "utterance": said}
             return {"type": "transcript", "data": transcript}
+        case TurnEndLikely():
+            return {"type": "turn_end_likely", "data": _turn_body(event, words=words)}
+        case TurnContinued():
+            return {"type": "turn_continued", "data": {"id": event.utterance_id, "channel": event.channel}}
         case UtteranceExamined():
             return _look_body(event, words=words)
         case RecordingEnded():
@@ -263,6 +276,17 @@ def _body(event: Event, *, words: bool = True) -> dict[str, Any]:  # noqa: C901,
             return {"type": "error", "data": {"code": event.code, "message": event.message[:_MAX_REASON_CHARS]}}
         case _:
             assert_never(event)
+
+
+def _turn_body(event: TurnEndLikely, *, words: bool) -> dict[str, Any]:
+    said = event.utterance
+    return {
+        "id": said.id,
+        "channel": said.channel,
+        "time": number(event.at_s),
+        "silence": number(event.silence_s),
+        "utterance": utterance_body(said, words=words),
+    }
 
 
 def _look_body(event: UtteranceExamined, *, words: bool) -> dict[str, Any]:

@@ -287,6 +287,14 @@ class RedactionConfig(Fields):
     redact_audio: bool = Field(default=False, description="Silence what is hidden in the stored audio too.")
 
 
+class TurnHintsConfig(Fields):
+    """When a turn is likely to be over."""
+
+    silence: float = Field(
+        default=0.1, ge=0.1, le=10, description="Silence after which it is said, seconds; less than endpointing."
+    )
+
+
 class RealtimeProcessingConfig(Fields):
     """What happens to each final."""
 
@@ -307,6 +315,8 @@ class RealtimeProcessingConfig(Fields):
     diarization_config: DiarizationConfig | None = None
     pii_redaction: bool = Field(default=False, description="Hide personal data (not Gladia's).")
     pii_redaction_config: RedactionConfig | None = None
+    turn_hints: bool = Field(default=False, description="Say when a turn is likely to be over (not Gladia's).")
+    turn_hints_config: TurnHintsConfig | None = None
 
 
 class SummarizationConfig(Fields):
@@ -422,7 +432,7 @@ _FEATURES = (
 FEATURES = frozenset(path.rpartition(".")[2] for path in _FEATURES)
 """Names of what an installation may or may not have."""
 
-_EXTENSIONS = ("diarization", "pii_redaction")
+_EXTENSIONS = ("diarization", "pii_redaction", "turn_hints")
 """Flags of `realtime_processing` that Gladia's live API does not have."""
 
 _NEEDS = {
@@ -487,6 +497,7 @@ def options_of(request: Mapping[str, Any]) -> SessionOptions:
     """Give the options in an effective request, fresh or read back from the store."""
     callback = (request["callback"] and request.get("callback_config")) or None
     languages = tuple(dict.fromkeys(request["language_config"]["languages"]))
+    turn_silence_s = _turn_silence(request)
     return SessionOptions(
         audio=audio_format(request),
         languages=languages,
@@ -494,12 +505,20 @@ def options_of(request: Mapping[str, Any]) -> SessionOptions:
         endpointing_s=request["endpointing"],
         maximum_utterance_s=request["maximum_duration_without_endpointing"],
         speech_threshold=request["pre_processing"]["speech_threshold"],
-        wanted=_wanted(request["messages_config"]),
+        wanted=_wanted(request["messages_config"]) | ({Kind.TURN} if turn_silence_s is not None else set()),
         callback_url=callback and callback["url"],
         callback_wanted=_wanted(callback) if callback else frozenset(),
         features=_features({**request["realtime_processing"], **request["post_processing"]}),
         diarization=_diarization(request),
+        turn_silence_s=turn_silence_s,
     )
+
+
+def _turn_silence(request: Mapping[str, Any]) -> float | None:
+    """Give after how much silence a turn is likely to be over, None where nobody asks."""
+    live = request["realtime_processing"]
+    silence: float = {**TurnHintsConfig().model_dump(), **live.get("turn_hints_config", {})}["silence"]
+    return silence if live.get("turn_hints") else None
 
 
 def _diarization(request: Mapping[str, Any]) -> Diarization | None:
