@@ -14,6 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +27,11 @@ class Handler(BaseHTTPRequestHandler):
     replies: Iterator[str | None]
     word_delay_s: float
     lock = threading.Lock()
+
+    def handle(self) -> None:
+        """Answer a connection's questions; those who hang up are not missed."""
+        with suppress(ConnectionResetError):
+            super().handle()
 
     def do_POST(self) -> None:
         """Answer one question."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 INSTALL_S = 280
+NOTHING: Mapping[str, str] = {}
 RUN_S = 90
 
 
@@ -21,10 +24,14 @@ def python_of(name: str) -> Path:
     return ROOT / ".venvs" / name / "bin" / "python"
 
 
-async def run(python: Path, program: Path, **task: Any) -> Any:
-    """Run a program with a task as JSON, and give what it prints as JSON; it must end well."""
+async def run(python: Path, program: Path, names: Mapping[str, str] = NOTHING, **task: Any) -> Any:
+    """Run a program with a task as JSON, and give its last line, parsed; it must end well.
+
+    `names` are added to its environment.
+    """
+    command = [python, program, json.dumps(task)]
     process = await asyncio.create_subprocess_exec(
-        python, program, json.dumps(task), cwd=program.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *command, cwd=program.parent, env={**os.environ, **names}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         async with asyncio.timeout(RUN_S):
@@ -34,4 +41,4 @@ async def run(python: Path, program: Path, **task: Any) -> Any:
             process.kill()
             await process.wait()
     assert process.returncode == 0, errors.decode()
-    return json.loads(out)
+    return json.loads(out.splitlines()[-1])

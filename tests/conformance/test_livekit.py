@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import framework
+from example import answering
 from live import pieces, transcribe, until_status
 from recordings import TRANSCRIPTS
 from relay import bad_line
 from sound import pcm, recording_at, share_of, silence
 
+CONVERSATION = Path(__file__).parent / "frameworks" / "livekit_conversation.py"
 SESSION = Path(__file__).parent / "frameworks" / "livekit_session.py"
 DEFAULTS: dict[str, Any] = {"endpointing": 0.05, "maximum_duration_without_endpointing": 5}
 """What the plugin asks for unless told otherwise, as far as it decides on the words."""
@@ -74,3 +76,20 @@ async def test_a_stream_ends_when_its_connection_is_lost(server, livekit, tmp_pa
     assert len(story["finals"]) < 4
     assert (story["errors"], story["raised"]) == ([], None)
     assert len(story["ids"]) == 1
+
+
+@pytest.mark.slow
+async def test_an_agent_keeps_listening_when_its_connection_is_lost(server, livekit, tmp_path):
+    """The example's agent answers what it hears, before a connection breaks and after it, in a session of its own."""
+    (tmp_path / "speech.pcm").write_bytes(pcm(recording_at("beckett", 16_000)))
+    task = {"pcm": str(tmp_path / "speech.pcm"), "answers": 4}
+    async with answering("--word-delay", "0.01") as (_, model_url), bad_line(server.url, [150_000]) as line:
+        names = {"VIVAVOCE_URL": line.url, "OPENAI_BASE_URL": model_url, "OPENAI_API_KEY": "none"}
+        said = await framework.run(livekit, CONVERSATION, names, **task)
+        assert line.drops == 1
+
+    questions = [text for who, text in said if who == "user"]
+    answers = [text for who, text in said if who == "assistant"]
+    assert answers == [f"You said: {text}" for text in questions[: len(answers)]]
+    assert "tried" in questions[0]
+    assert "again" in " ".join(questions[2:])

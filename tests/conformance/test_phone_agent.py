@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import base64
 import hmac
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from example import EXAMPLES, Program, answering, calling, running
 from live import until_status
 from receiver import Receiver, receiving
-from recordings import TRANSCRIPTS, recording_path
-from sound import share_of
+from recordings import TRANSCRIPTS, wheel_recording
+from sound import pcm, share_of, with_wav_header
+from vivavoce.model import SAMPLE_RATE
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-LATE_S = 30
 SAYS = '<Response><Say>Yes &amp; no.</Say><Pause length="3600"/></Response>'
 SILENT = '<Response><Pause length="3600"/></Response>'
+FOUR_PHRASES = " ".join(TRANSCRIPTS["beckett"].split()[:8])
 SLOW = "Let me see what I can find for you."
 TWILIO = {"TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "secret"}
-
-
-class Program:
-    """A running example, and the lines that it has printed."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.lines: list[str] = []
-        self._process = process
-
-    async def until(self, wanted: Any) -> str:
-        """Give the first line, of all so far and to come, that is wanted."""
-        seen = 0
-        async with asyncio.timeout(LATE_S):
-            while True:
-                for line in self.lines[seen:]:
-                    if wanted(line):
-                        return line
-                seen = len(self.lines)
-                assert self._process.stdout is not None
-                line = (await self._process.stdout.readline()).decode()
-                assert line, self.lines
-                self.lines.append(line.rstrip("\n"))
-
-    def of(self, who: str) -> list[str]:
-        """Give what somebody said."""
-        return [line.removeprefix(f"{who}: ") for line in self.lines if line.startswith(f"{who}: ")]
-
-
-@asynccontextmanager
-async def running(program: str, *arguments: str, **environment: str) -> AsyncIterator[Program]:
-    """Run an example for the block."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GLADIA_", "OPENAI_", "TWILIO_"))}
-    command = [sys.executable, str(EXAMPLES / program), *arguments]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, env={**kept, **environment}
-    )
-    try:
-        yield Program(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 @asynccontextmanager
@@ -79,8 +35,7 @@ async def phone_line(
     server, *model: str, twilio: Receiver, **environment: str
 ) -> AsyncIterator[tuple[Program, Program, str]]:
     """Start a model and an agent; give both, and the agent's address."""
-    async with running("scripted_model.py", "--port", "0", *model) as scripted:
-        model_url = (await scripted.until(lambda line: line.startswith("answers on"))).split()[-1]
+    async with answering(*model) as (scripted, model_url):
         options = ["--port", "0", "--vivavoce", server.url, "--model-url", model_url, "--say"]
         api = twilio.url.removesuffix("/hook")
         async with running("agent.py", *options, "--twilio-api", api, **TWILIO, **environment) as agent:
@@ -88,12 +43,18 @@ async def phone_line(
             yield scripted, agent, url
 
 
-@asynccontextmanager
-async def calling(url: str, recording: str, quiet_s: float) -> AsyncIterator[None]:
-    """Have a recording played to an agent for the block, which outlives the call."""
-    arguments = [str(recording_path(recording)), "--url", url, "--quiet", str(quiet_s)]
-    async with running("call.py", *arguments):
-        yield
+@pytest.fixture(scope="module")
+def call(tmp_path_factory) -> Path:
+    """A recording of four short phrases."""
+    path = tmp_path_factory.mktemp("call") / "call.wav"
+    path.write_bytes(with_wav_header(pcm(wheel_recording("beckett")[: round(6.2 * SAMPLE_RATE)])))
+    return path
+
+
+async def over(server) -> None:
+    """Wait until the newest session is finished."""
+    [newest] = server.get("/v2/live", limit=1)["items"]
+    await until_status(server, newest["id"], "done")
 
 
 def said(twilio: Receiver) -> list[str]:
@@ -101,15 +62,16 @@ def said(twilio: Receiver) -> list[str]:
     return [parse_qs(post.body)["Twiml"][0] for post in twilio.posts]
 
 
-async def test_a_caller_is_answered(server):
-    """What was said reaches the model, the answer reaches the caller as Twilio's voice, which new words make fall silent."""
+async def test_a_caller_is_answered(server, call):
+    """What was said reaches the model, and its answer the caller, as Twilio's voice; new words silence that."""
     async with (
         receiving() as twilio,
         phone_line(server, "--reply", "Yes & no.", "--word-delay", "0.01", twilio=twilio) as (model, agent, url),
-        calling(url, "beckett", 2.0),
     ):
-        await agent.until(lambda line: line.startswith("agent: "))
-        await twilio.until(lambda _: SAYS in said(twilio) and SILENT in said(twilio)[said(twilio).index(SAYS) :])
+        async with calling(url, call, 2.0):
+            await agent.until(lambda line: line.startswith("agent: "))
+            await twilio.until(lambda _: SAYS in said(twilio) and SILENT in said(twilio)[said(twilio).index(SAYS) :])
+        await over(server)
         asked = await model.until(lambda line: line.startswith("asked: "))
         await model.until(lambda line: line == "answered")
 
@@ -122,22 +84,21 @@ async def test_a_caller_is_answered(server):
     assert spoken.headers["authorization"].startswith("Basic ")
 
 
-async def test_a_caller_who_goes_on_interrupts(server):
-    """A slow answer is given up at a new phrase; what was asked so far is asked again with it. The end of a call ends all."""
+async def test_a_caller_who_goes_on_interrupts(server, call):
+    """A slow answer is given up at a new phrase, and what was asked so far is asked again with it."""
     async with (
         receiving() as twilio,
         phone_line(server, "--reply", SLOW, "--word-delay", "0.3", twilio=twilio) as (model, agent, url),
     ):
-        async with calling(url, "beckett", 8.0):
+        async with calling(url, call, 8.0):
             await agent.until(lambda line: line == f"agent: {SLOW}")
             await twilio.until(lambda _: bool(said(twilio)))
             await model.until(lambda line: line == "answered")
-        [newest] = server.get("/v2/live", limit=1)["items"]
-        await until_status(server, newest["id"], "done")
+        await over(server)
 
     assert "interrupted" in model.lines
     assert model.of("asked")[-1] == " ".join(agent.of("caller"))
-    assert share_of(TRANSCRIPTS["beckett"], " ".join(agent.of("caller"))) > 0.7
+    assert share_of(FOUR_PHRASES, " ".join(agent.of("caller"))) > 0.7
     assert agent.of("agent") == [SLOW]
     assert agent.of("error") == []
 

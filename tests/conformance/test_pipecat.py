@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ import numpy as np
 import pytest
 
 import framework
+from example import answering, calling, running
 from live import EVERYTHING, pieces, transcribe, until_status
-from recordings import TRANSCRIPTS
+from recordings import TRANSCRIPTS, recording_path
 from relay import bad_line
 from sound import pcm, recording_at, share_of, silence
 
@@ -52,8 +56,7 @@ async def test_a_whole_session(server, pipecat, phone):
     assert of(story, "final") == finals
     assert share_of(SAID, "".join(finals)) > 0.75
     assert of(story, "partial")
-    turns = [what for what, _ in story["events"] if what in {"start", "stop"}]
-    assert turns == ["start", "stop"] * len(finals)
+    assert len(of(story, "start")) == len(of(story, "stop")) == len(finals)
     shown = await until_status(server, story["id"], "done")
     assert [each["text"] for each in shown["result"]["transcription"]["utterances"]] == finals
     assert server.file(story["id"])[44:] == PHONE
@@ -73,3 +76,39 @@ async def test_the_service_resumes_on_a_bad_line(server, pipecat, phone):
     shown = await until_status(server, story["id"], "done")
     assert [each["text"] for each in shown["result"]["transcription"]["utterances"]] == finals
     assert server.file(story["id"])[44:] == PHONE
+
+
+@pytest.mark.slow
+async def test_an_agent_answers_a_call(server, pipecat):
+    """The example hears a call in Twilio's format and asks its model what was said; the end of the call ends all."""
+    port = free_port()
+    async with answering("--reply", "Certainly.") as (model, model_url):
+        options = ["--vivavoce", server.url, "--port", str(port), "--model-url", model_url]
+        async with running("pipecat_agent.py", *options, python=pipecat) as agent:
+            await agent.until(lambda line: line.startswith("waits for calls on"))
+            await reachable(port)
+            async with calling(f"ws://127.0.0.1:{port}/", recording_path("beckett"), 1.0):
+                await agent.until(lambda line: line == "agent: Certainly.")
+            asked = await model.until(lambda line: line.startswith("asked: "))
+            [newest] = server.get("/v2/live", limit=1)["items"]
+            await until_status(server, newest["id"], "done")
+
+    assert asked.removeprefix("asked: ") in agent.of("caller")
+    assert "tried" in agent.of("caller")[0]
+
+
+def free_port() -> int:
+    """Give a port on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+async def reachable(port: int) -> None:
+    """Wait until somebody listens on a port."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
