@@ -18,21 +18,25 @@ from loguru import logger
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
+from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair, LLMUserAggregatorParams
 from pipecat.runner.utils import parse_telephony_websocket
 from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.services.gladia.config import LanguageConfig, MessagesConfig
 from pipecat.services.gladia.stt import GladiaSTTService
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
+from pipecat.turns.user_start import ExternalUserTurnStartStrategy
+from pipecat.turns.user_stop import ExternalUserTurnStopStrategy
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
 PROMPT = "You answer telephone calls. Reply in one or two short sentences that sound well when they are spoken."
-MESSAGES = MessagesConfig(
-    receive_partial_transcripts=True,
-    receive_final_transcripts=True,
-    receive_speech_events=True,
-    receive_acknowledgments=True,  # without them, Pipecat would send the whole call again after a lost connection
+TURNS = LLMUserAggregatorParams(
+    user_turn_strategies=UserTurnStrategies(
+        start=[ExternalUserTurnStartStrategy()],
+        # Pipecat waits for 0.5 s whether more text comes; vivavoce's final of an utterance is one, and comes after its end.
+        stop=[ExternalUserTurnStopStrategy(timeout=0.1)],
+    )
 )
 
 
@@ -44,7 +48,8 @@ def listener(options: argparse.Namespace) -> GladiaSTTService:
         settings=GladiaSTTService.Settings(
             language_config=LanguageConfig(languages=["en"]),
             endpointing=options.endpointing,
-            messages_config=MESSAGES,
+            maximum_duration_without_endpointing=15,
+            messages_config=MessagesConfig(receive_partial_transcripts=True),
             enable_vad=True,
         ),
     )
@@ -64,7 +69,7 @@ async def answer(websocket: WebSocket, options: argparse.Namespace) -> None:
         api_key=os.environ.get("OPENAI_API_KEY", "none"),
         settings=OpenAILLMService.Settings(model=options.model, system_instruction=PROMPT),
     )
-    caller, agent = LLMContextAggregatorPair(LLMContext())
+    caller, agent = LLMContextAggregatorPair(LLMContext(), user_params=TURNS)
     caller.add_event_handler("on_user_turn_message_added", lambda _, added: tell("caller", added.content))
     agent.add_event_handler("on_assistant_turn_stopped", lambda _, turn: tell("agent", turn.content))
     pipeline = Pipeline(
