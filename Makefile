@@ -41,6 +41,7 @@ dev: $(VENV)/.dev
 
 clients: $(VENV)/.dev
 	@scripts/debian-packages
+	@PYTHON=$(PYTHON) scripts/agent-frameworks pipecat livekit
 	@if ! command -v npm >/dev/null; then echo "npm is missing: the tests of the JavaScript SDK will be skipped"; \
 	else $(MAKE) --no-print-directory $(JS)/node_modules/.installed; fi
 
@@ -89,7 +90,9 @@ lock: $(UV)  ## Pin the newest versions of every dependency, with hashes
 		--no-header --no-emit-index-url --no-emit-find-links"; \
 	$$compile requirements/build.in -o requirements/build.txt && \
 	$$compile pyproject.toml -o requirements/runtime.txt && \
-	$$compile --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$$compile --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
+	for name in pipecat livekit; do \
+		$$compile examples/requirements-$$name.txt -o requirements/$$name.txt || exit 1; done
 	cd $(JS) && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean:  ## Remove everything these commands made
