@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.exceptions import InvalidHandshake
 
 from dialogue import TURNS, dialogue, turn_at
 from live import pieces, transcribe, until_status
@@ -147,6 +148,13 @@ async def test_what_cannot_go_on_is_told_and_closed(server, frames, code, close)
     assert (heard.errors, heard.code, heard.reason) == ([code], close, code)
     assert all(set(each) == {"type", "code", "message"} for each in heard.messages)
     assert "language_config" not in heard.messages[-1]["message"]
+
+
+@pytest.mark.parametrize("path", [STREAM, V1])
+async def test_without_keys_pages_from_elsewhere_get_no_socket(server, path):
+    """Otherwise any page that its user visits could use this machine's server."""
+    with pytest.raises(InvalidHandshake):
+        await talk(server, path, [CONFIG], origin="https://evil.example.com")
 
 
 async def test_a_flood_of_bad_frames_harms_nothing(server):

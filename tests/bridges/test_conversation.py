@@ -140,14 +140,14 @@ async def test_a_lost_connection_hangs_up():
     ("ending", "code", "deeds"),
     [
         (Ending.FINISHED, 1000, ["drop"]),
-        (Ending.RESTARTING, 1012, ["drop"]),
+        (Ending.RESTARTING, 1012, ["hang up", "drop"]),
         (Ending.SLOW, 1012, ["hang up", "drop"]),
         (Ending.LOST, 1012, ["hang up", "drop"]),
         (Ending.FAILED, 4450, ["drop"]),
     ],
 )
 async def test_every_end_of_a_session_closes_the_socket(ending, code, deeds):
-    """With its code; a session that would go on without its client is stopped, unless the next process finishes it."""
+    """With its code; a session that would go on without its client is stopped."""
     leg, peer = Leg(), Peer(CONFIG)
     task = serve(peer, leg)
     await peer.taken.wait()

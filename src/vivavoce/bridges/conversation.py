@@ -2,8 +2,8 @@
 
 The socket is always read: audio goes to the session at wire speed, and what is complained of waits in a short queue of
 its own, so a client that does not read cannot keep its pings unanswered. Neither protocol has a way back to a session.
-So a socket that is lost ends the audio at once, as if the client had said so; the results are kept and can be read over
-REST. Only where this server stops does the session stay as it is: the next process finishes it after the grace period.
+So a socket that is lost ends the audio at once, as if the client had said so, also where this server stops and the next
+process finishes the session. The results are kept and can be read over REST.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _ENDS = {
     Ending.FAILED: (CloseCode.FAILED, "internal error"),
     Ending.RESTARTING: (CloseCode.RESTART, "the server restarts; connect again"),
 }
-_CUT_OFF = (None, Ending.LOST, Ending.SLOW)
+_CUT_OFF = (None, Ending.LOST, Ending.SLOW, Ending.RESTARTING)
 """Ends of the socket, the client's own among them, that leave a session which would take more audio."""
 
 
