@@ -28,13 +28,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from vivavoce.api.access import KEY_HEADER, Access
-from vivavoce.api.errors import INVALID, Unauthorized
-from vivavoce.api.origin import public_origin
 from vivavoce.api.rest import Session, SessionId, documented_errors, find_session, json_body, parse_json, read_body
-from vivavoce.errors import CapacityError, InvalidConfig, StoreError, UnknownSession
+from vivavoce.errors import INVALID, CapacityError, InvalidConfig, StoreError, Unauthorized, UnknownSession
 from vivavoce.model import SessionRecord
 from vivavoce.plugins import Store
+from vivavoce.reception.access import KEY_HEADER, Access
+from vivavoce.reception.origin import public_origin
 from vivavoce.runtime.watch import Shown, Watcher, Watchers, follow
 from vivavoce.wire.bodies import WatchToken
 from vivavoce.wire.live import CloseCode, numbered
