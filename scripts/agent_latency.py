@@ -1,11 +1,12 @@
-"""Print how long a caller waits: from the end of speech to the final, and from there to the model's first word.
+"""Print how long a caller waits: from the end of the last word to the final, and from there to the model's first word.
 
     python scripts/agent_latency.py [--seconds 120] [--model-url http://127.0.0.1:11434/v1 --model qwen3:8b]
 
 Real turns of the recordings inside the moonshine-voice wheel go at the pace of speech, as 8 kHz µ-law in chunks of 20
 ms, through a server started for the purpose, once for each setting. Each final is a question to the model at once, as
 an agent would ask it. Without `--model-url` it is examples/scripted_model.py, which answers at once, so that what is
-left is the agent's own part. Where speech ends is told by the recording's energy, not by the server.
+left is the agent's own part. Where the last word of a turn ends is told by an alignment of the known text, not by the
+server.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Pipecat leaves to the server.
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn brought, in seconds: its finals, from speech end to the last, and to the model's first word."""
+    """What one turn brought, in seconds: its finals, from speech end to the last one, and to the model's first word."""
 
     finals: int
     final_s: float
@@ -121,9 +122,10 @@ async def play(url: str, asked: Mapping[str, Any], talk: Conversation, model: As
 def turns_of(talk: Conversation, finals: list[Final], pace: Pace) -> Iterator[Turn]:
     """Give what each turn brought that has a final."""
     for turn in talk.turns:
-        held = [each for each in finals if turn.start - EARLY_S <= each.start < turn.speech_end]
+        last_word = turn.said[-1].end
+        held = [each for each in finals if turn.start - EARLY_S <= each.start < last_word]
         if held:
-            ended = pace.sent_at(turn.speech_end)
+            ended = pace.sent_at(last_word)
             yield Turn(len(held), held[-1].at - ended, held[-1].first_word - ended)
 
 
