@@ -34,7 +34,7 @@ PROMPT = "You answer telephone calls. Reply in one or two short sentences that s
 TURNS = LLMUserAggregatorParams(
     user_turn_strategies=UserTurnStrategies(
         start=[ExternalUserTurnStartStrategy()],
-        # Pipecat waits for 0.5 s whether more text comes; vivavoce's final of an utterance is one, and comes after its end.
+        # Pipecat's own 0.5 s are for finals that come in pieces; an utterance has one here.
         stop=[ExternalUserTurnStopStrategy(timeout=0.1)],
     )
 )

@@ -88,9 +88,9 @@ async def test_a_caller_who_goes_on_interrupts(server, call):
     """A slow answer is given up at a new phrase, and what was asked so far is asked again with it."""
     async with (
         receiving() as twilio,
-        phone_line(server, "--reply", SLOW, "--word-delay", "0.3", twilio=twilio) as (model, agent, url),
+        phone_line(server, "--reply", SLOW, "--word-delay", "0.6", twilio=twilio) as (model, agent, url),
     ):
-        async with calling(url, call, 8.0):
+        async with calling(url, call, 20.0):
             await agent.until(lambda line: line == f"agent: {SLOW}")
             await twilio.until(lambda _: bool(said(twilio)))
             await model.until(lambda line: line == "answered")
