@@ -146,12 +146,14 @@ async def test_a_socket_that_is_lost_leaves_the_call_to_the_grace_period(path, f
     assert calls.leg.ends == ends
 
 
-async def test_a_session_that_ends_first_closes_the_socket():
-    """What the session says of its end is said to the network."""
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(("ending", "code"), [(Ending.RESTARTING, 1012), (Ending.REPLACED, 4409)])
+async def test_a_session_that_ends_first_closes_the_socket(ending, code, stop):
+    """What the session says of its end is said to the network; a stream that was replaced does not end the call."""
     calls = Calls()
-    calls.leg.ended.set_result(Ending.RESTARTING)
-    sent = await served(calls, "/bridges/twilio", streams.twilio("CA1", {"inbound": SPEECH}, stop=False))
-    assert codes(sent) == [1012]
+    calls.leg.ended.set_result(ending)
+    sent = await served(calls, "/bridges/twilio", streams.twilio("CA1", {"inbound": SPEECH}, stop=stop))
+    assert codes(sent) == [code]
     assert calls.leg.ends == ["dropped"]
 
 

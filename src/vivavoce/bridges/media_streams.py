@@ -140,7 +140,8 @@ class MediaStreams:
         ends: set[asyncio.Future[Any]] = {playing, leg.ended}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if not playing.done():
+            if leg.ended.done():
+                # Before what the stream says: one that was replaced may not end its successor's call.
                 await _close(stream.websocket, _CODES.get(leg.ended.result(), CloseCode.RESTART))
             elif playing.result():
                 await leg.hang_up()
