@@ -1,0 +1,122 @@
+"""What the WebSockets of exchanges have in common: handshake, patience, bounds, and how each end is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from vivavoce.bridges import media_socket as module
+from vivavoce.bridges.media_socket import MAX_FRAME_BYTES, POLICY, TRY_LATER, key_of, media_socket
+from vivavoce.errors import CapacityError, InvalidConfig, MalformedMessage, NotAllowed
+
+
+class Line:
+    """The peer's side of a socket: frames to come, and what was sent to it; after the frames it is quiet."""
+
+    def __init__(self, *frames: dict[str, Any], **scope: Any) -> None:
+        self.frames = [{"type": "websocket.connect"}, *frames]
+        self.sent: list[dict[str, Any]] = []
+        base = {"type": "websocket", "path": "/", "headers": [], "query_string": b"", "client": ("192.0.2.1", 4000)}
+        self.socket = WebSocket({**base, **scope}, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self.frames:
+            return self.frames.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(dict(message))
+
+
+def heard(text: str | None = None, data: bytes | None = None) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text": text, "bytes": data}
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [([], None), (["media"], "media"), (["a", "media"], "media"), (["a", "b"], "a")]
+)
+async def test_a_sub_protocol_that_the_peer_offers_is_taken_up(offered, chosen):
+    """The known one where it is among them, or else the first: some clients leave without."""
+    line = Line(subprotocols=offered)
+    async with media_socket(line.socket, "test") as socket:
+        await socket.accept("media")
+    assert line.sent[0]["subprotocol"] == chosen
+
+
+async def test_a_peer_that_says_nothing_is_closed_in_time(monkeypatch):
+    """A half-open call holds nothing."""
+    monkeypatch.setattr(module, "FIRST_MESSAGE_S", 0.05)
+    line = Line()
+    async with media_socket(line.socket, "test") as socket:
+        await socket.accept()
+        await socket.first()
+    assert line.sent[-1]["type"] == "websocket.close"
+    assert line.sent[-1]["code"] == POLICY
+
+
+@pytest.mark.parametrize("frame", [heard(text="x" * (MAX_FRAME_BYTES + 1)), heard(data=bytes(MAX_FRAME_BYTES + 1))])
+async def test_frames_are_bounded(frame):
+    """Both exchanges send a few hundred bytes at a time."""
+    line = Line(frame)
+    async with media_socket(line.socket, "test") as socket:
+        await socket.accept()
+        await socket.first()
+    assert line.sent[-1]["code"] == POLICY
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotAllowed("who?"), POLICY),
+        (MalformedMessage("what?"), POLICY),
+        (InvalidConfig("wrong", ["ü" * 200]), POLICY),
+        (CapacityError("full"), TRY_LATER),
+    ],
+)
+async def test_an_error_closes_the_socket_with_its_code_and_a_reason_that_fits(error, code):
+    """A close frame has room for 123 bytes of reason."""
+    line = Line()
+    async with media_socket(line.socket, "test") as socket:
+        await socket.accept()
+        raise error
+    assert line.sent[-1]["code"] == code
+    assert 0 < len(line.sent[-1]["reason"].encode()) <= 123
+
+
+async def test_a_peer_that_leaves_before_its_first_message_is_not_written_to():
+    """Its socket is closed already."""
+    line = Line({"type": "websocket.disconnect", "code": 1006})
+    async with media_socket(line.socket, "test") as socket:
+        await socket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await socket.first()
+        await socket.close(POLICY, "too late")
+    assert [message["type"] for message in line.sent] == ["websocket.accept"]
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        (b"Basic " + base64.b64encode(b"any:vv_key"), "vv_key"),
+        (b"basic " + base64.b64encode(b"any:with:colon"), "with:colon"),
+        (b"Basic " + base64.b64encode(b"any:"), None),
+        (b"Basic " + base64.b64encode(b"\xff\xfe"), None),
+        (b"Basic %%%", None),
+        (b"Bearer vv_key", None),
+        (b"", None),
+    ],
+)
+def test_a_key_may_be_the_password_of_basic_authorization(header, key):
+    """As Asterisk sends the password of its WebSocket client; whatever else stands there is no key."""
+    assert key_of(Line(headers=[(b"authorization", header)]).socket) == key
+
+
+def test_a_key_in_the_path_goes_before_a_password():
+    """The path is what the operator wrote for this server."""
+    header = (b"authorization", b"Basic " + base64.b64encode(b"any:other"))
+    assert key_of(Line(headers=[header], path_params={"key": "vv_key"}).socket) == "vv_key"
