@@ -22,6 +22,23 @@ Samples = NDArray[np.float32]
 """Mono audio at `SAMPLE_RATE`, float32 in [-1, 1]."""
 
 
+def _g711_tables() -> dict[str, NDArray[np.int16]]:
+    code = np.arange(256)
+    mu = ~code & 0xFF
+    magnitude = (((mu & 0x0F) << 3) + 0x84 << (mu >> 4 & 7)) - 0x84
+    ulaw = np.where(mu & 0x80, -magnitude, magnitude)
+    a = code ^ 0x55
+    exponent = a >> 4 & 7
+    mantissa = (a & 0x0F) << 4
+    magnitude = np.where(exponent > 0, mantissa + 0x108 << np.maximum(exponent - 1, 0), mantissa + 8)
+    alaw = np.where(a & 0x80, magnitude, -magnitude)
+    return {law: table.astype(np.int16) for law, table in (("ulaw", ulaw), ("alaw", alaw))}
+
+
+G711 = _g711_tables()
+"""The 256 samples, 16-bit, that the bytes of each G.711 law stand for (ITU-T G.711, tables 1a to 2b)."""
+
+
 def now() -> datetime:
     """Give the current moment, in UTC."""
     return datetime.now(UTC)

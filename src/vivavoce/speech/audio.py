@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vivavoce.model import SAMPLE_RATE, AudioFormat, Samples
+from vivavoce.model import G711, SAMPLE_RATE, AudioFormat
 
 FRAME = 512
 """Samples of one frame: 32 ms, what the voice activity model takes at once."""
@@ -27,21 +27,7 @@ REACH = 32
 KAISER_BETA = 8.0
 
 
-def _g711_tables() -> dict[str, Samples]:
-    """Give the 256 values of each G.711 law (ITU-T G.711, tables 1a to 2b), scaled to [-1, 1)."""
-    code = np.arange(256)
-    mu = ~code & 0xFF
-    magnitude = (((mu & 0x0F) << 3) + 0x84 << (mu >> 4 & 7)) - 0x84
-    ulaw = np.where(mu & 0x80, -magnitude, magnitude)
-    a = code ^ 0x55
-    exponent = a >> 4 & 7
-    mantissa = (a & 0x0F) << 4
-    magnitude = np.where(exponent > 0, mantissa + 0x108 << np.maximum(exponent - 1, 0), mantissa + 8)
-    alaw = np.where(a & 0x80, magnitude, -magnitude)
-    return {law: (table / 32768).astype(np.float32) for law, table in (("ulaw", ulaw), ("alaw", alaw))}
-
-
-_G711 = _g711_tables()
+_G711 = {law: (table / 32768).astype(np.float32) for law, table in G711.items()}
 
 
 def pcm_samples(data: bytes, fmt: AudioFormat) -> NDArray[np.float32]:
