@@ -13,7 +13,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from platformdirs import user_data_path
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
@@ -30,6 +30,9 @@ DEFAULT_FILE = Path("vivavoce.toml")
 """The TOML file that is read when none is named, where it exists."""
 
 MAX_DAYS = 36_500
+MAX_PORT = 65_535
+MAX_PAYLOAD_TYPE = 127
+MIN_RATE, MAX_RATE = 8_000, 48_000
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -46,6 +49,10 @@ _DEMANDS = {
 """What pydantic's kinds of error ask for, by the beginning of their names."""
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
+
+_PAYLOAD_TYPE = re.compile(
+    r"(?P<number>[0-9]{1,3})=((pcmu|pcma|l16)/(?P<rate>[0-9]{4,5})|telephone-event|cn)", re.IGNORECASE
+)
 
 
 def _split(value: object) -> object:
@@ -101,6 +108,64 @@ def _with_endpoint(value: str | None, info: ValidationInfo) -> str | None:
     return value or None
 
 
+def _endpoint(value: object) -> object:
+    """Read `address:port`, or `[address]:port` for IPv6."""
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if address is None or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError("must be an IP address and a port, such as 127.0.0.1:5004")
+    return str(address), int(port)
+
+
+def _ports(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    low, _, high = value.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 0 < int(low) <= int(high) <= MAX_PORT):
+        raise ValueError("must be a range of ports, such as 20000-20999")
+    return int(low), int(high)
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+def _users(value: SecretStr) -> SecretStr:
+    if not all(name and password for name, _, password in users_in(value)):
+        raise ValueError("must be names and passwords, such as alice:secret,bob:secret")
+    return value
+
+
+def users_in(value: SecretStr) -> list[tuple[str, str, str]]:
+    """Give each entry of `sip_users` as name, colon and password."""
+    return [part.strip().partition(":") for part in value.get_secret_value().split(",")]
+
+
+def _payload_type(value: str) -> str:
+    match = _PAYLOAD_TYPE.fullmatch(value)
+    if match is None or int(match["number"]) > MAX_PAYLOAD_TYPE:
+        raise ValueError("must be payload types such as 97=L16/16000, 98=PCMU/8000 or 101=telephone-event")
+    if match["rate"] and not MIN_RATE <= int(match["rate"]) <= MAX_RATE:
+        raise ValueError(f"must have sample rates from {MIN_RATE} to {MAX_RATE}")
+    return value
+
+
+def _parameters(value: str) -> str:
+    try:
+        parse_qsl(value, keep_blank_values=True, strict_parsing=bool(value), max_num_fields=100)
+    except ValueError:
+        raise ValueError("must be parameters such as language=en&endpointing=0.3") from None
+    return value
+
+
 def _header_text(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
     if not (key.isascii() and key.isprintable()) or " " in key:
@@ -136,6 +201,7 @@ def store_in(directory: Path) -> str:
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+Endpoint = Annotated[tuple[str, int], NoDecode, BeforeValidator(_endpoint)]
 
 
 class Settings(BaseSettings):
@@ -271,6 +337,43 @@ class Settings(BaseSettings):
     bridge_callbacks: bool = Field(
         default=False, description="Let the parameters of a call name the address of its callbacks."
     )
+    rtp_listen: Endpoint | None = Field(
+        None, description="Address and UDP port that take plain RTP streams, such as 127.0.0.1:5004; off by default."
+    )
+    rtp_types: Annotated[
+        tuple[Annotated[str, AfterValidator(_payload_type)], ...], NoDecode, BeforeValidator(_split)
+    ] = Field(
+        ("101=telephone-event", "118=L16/16000"),
+        description="What RTP payload types mean besides the static ones, such as 97=L16/16000.",
+    )
+    rtp_parameters: Annotated[str, AfterValidator(_parameters)] = Field(
+        "", description="What the sessions of plain RTP streams are made with, such as language=en&endpointing=0.3."
+    )
+    rtp_timeout: PositiveSeconds = Field(
+        5, description="Seconds without a packet after which a plain RTP stream is over and its session stopped."
+    )
+    rtp_streams: int = Field(256, ge=1, le=100_000, description="Plain RTP streams that may be open at once.")
+    sip_listen: Endpoint | None = Field(
+        None,
+        description="Address and UDP port on which SIP calls are answered, such as 127.0.0.1:5060; off by default.",
+    )
+    sip_users: Annotated[SecretStr, AfterValidator(_users)] | None = Field(
+        None,
+        description="Who may call by SIP with a password, as name:password,...; addresses in --bridge-allow need none.",
+    )
+    sip_media_ports: Annotated[tuple[int, int], NoDecode, BeforeValidator(_ports)] | None = Field(
+        None, description="UDP ports for the audio of SIP calls, such as 20000-20999; by default any free one."
+    )
+    sip_public_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="IP address that SIP callers reach this machine by, where that is not its own."
+    )
+    sip_timeout: PositiveSeconds = Field(
+        60, description="Seconds without audio after which a SIP call that is not on hold is hung up."
+    )
+    sip_calls: int = Field(256, ge=1, le=100_000, description="SIP calls that may be open at once.")
+    jitter_delay: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
+        0.1, description="Seconds that RTP audio waits for a packet that is missing before it."
+    )
     llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
     )
@@ -396,7 +499,7 @@ def _range(field: str) -> tuple[object, object]:
 
 def _shown(value: object, field: str) -> str:
     """Show a wrong value, unless it may hold a password."""
-    if field in {"webhook_url", "llm_key"}:
+    if field in {"webhook_url", "llm_key", "sip_users"}:
         return "another"  # addresses of webhooks hold secrets anywhere
     if field in {"store_url", "public_url", "llm_url"}:
         return re.sub(r"//[^/@]*@", "//***@", str(value))

@@ -1,0 +1,185 @@
+"""Plain RTP: a UDP port on which every stream is a call, for ARI external media and media gateways.
+
+RTP says nothing about calls, so a stream is one: what comes from one address and port with one SSRC. It is born when
+two packets with consecutive sequence numbers and a known payload type have arrived (RFC 3550, A.1); both are part of
+its audio. It ends with an RTCP BYE on the same port, or when nothing has come for `rtp_timeout`, and then its session
+is stopped. Another SSRC from the same address is another stream. There is nothing to sign and no place for a key, so
+only addresses in `bridge_allow` are heard, and this machine's own while no key exists.
+
+Everything a stranger can make grow has a bound: `MAX_STRANGERS` addresses that are not streams yet, `rtp_streams`
+calls, and what one jitter buffer holds. A stream that was refused, or whose session has ended, is ignored until it has
+been silent for `rtp_timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import structlog
+
+from vivavoce.bridges.calls import Call
+from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
+from vivavoce.errors import SetupError, VivavoceError
+from vivavoce.runtime import metrics
+from vivavoce.wire.call import request_of
+from vivavoce.wire.rtp import Goodbye, RtpPacket, payload_formats, read
+
+if TYPE_CHECKING:
+    from vivavoce.bridges.calls import Calls
+    from vivavoce.config import Settings
+
+log = structlog.get_logger()
+
+NAME = "rtp"
+MAX_STRANGERS = 1024
+LOG_EVERY_S = 1.0
+"""Refusals are logged no more often than this, so that a flood of packets is no flood of lines."""
+
+Key = tuple[str, int, int]
+"""Address, port and SSRC."""
+
+
+class _Port(asyncio.DatagramProtocol):
+    def __init__(self, door: RtpDoor) -> None:
+        self._door = door
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._door.hear(data, str(addr[0]), addr[1])
+
+
+class RtpDoor:
+    """The bridge `rtp`."""
+
+    sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {}
+
+    def __init__(self, calls: Calls, settings: Settings) -> None:
+        self._calls, self._settings = calls, settings
+        self._formats = payload_formats(settings.rtp_types)
+        self._parameters = dict(parse_qsl(settings.rtp_parameters))
+        self._transport: asyncio.DatagramTransport | None = None
+        self._streams: dict[Key, Media] = {}
+        self._strangers: OrderedDict[Key, RtpPacket] = OrderedDict()
+        self._ignored: OrderedDict[Key, float] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._logged_at = float("-inf")
+
+    async def open(self) -> None:
+        """Listen on `rtp_listen`, if it is set."""
+        if self._settings.rtp_listen is None:
+            return
+        host, port = self._settings.rtp_listen
+        try:
+            listener = open_port(host, port)
+        except OSError as error:
+            raise SetupError(
+                f"cannot listen for RTP on {host}:{port}: {error.strerror}; choose another with --rtp-listen"
+            ) from error
+        where = listener.getsockname()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Port(self), sock=listener)
+        log.info("listening for RTP", address=f"{where[0]}:{where[1]}")
+
+    async def close(self) -> None:
+        """Stop listening and let go of the calls; a stream that goes on finds its session at the next process."""
+        if self._transport is not None:
+            self._transport.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def hear(self, datagram: bytes, host: str, port: int) -> None:
+        """Take one datagram; anything but the packets of a stream, or of one to come, is let go."""
+        match read(datagram):
+            case Goodbye(ssrcs=ssrcs):
+                for ssrc in ssrcs:
+                    if media := self._streams.get((host, port, ssrc)):
+                        media.finish()
+            case RtpPacket() as packet:
+                key = (host, port, packet.ssrc)
+                if media := self._streams.get(key):
+                    media.hear(packet)
+                else:
+                    self._consider(key, packet)
+
+    def _consider(self, key: Key, packet: RtpPacket) -> None:
+        """Begin a stream with the second of two packets in sequence."""
+        form = self._formats.get(packet.payload_type)
+        if form is None or self._is_ignored(key):
+            return
+        before = self._strangers.pop(key, None)
+        if before is None or (packet.sequence - before.sequence) % 65536 != 1:
+            _put(self._strangers, key, packet)
+            return
+        if len(self._streams) >= self._settings.rtp_streams:
+            metrics.REFUSALS.labels("rtp_streams").inc()
+            self._refuse(key, "as many streams as --rtp-streams allows are open")
+            return
+        settings = self._settings
+        media = Media(self._formats, form.sample_rate, delay_s=settings.jitter_delay, silent_s=settings.rtp_timeout)
+        media.hear(before)
+        media.hear(packet)
+        self._streams[key] = media
+        task = asyncio.create_task(self._serve(key, media, form.sample_rate), name=f"rtp-{key[0]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, key: Key, media: Media, sample_rate: int) -> None:
+        leg = None
+        host, port, ssrc = key
+        try:
+            caller = await self._calls.admit_peer(host)
+            request = request_of(
+                self._parameters,
+                encoding=ENCODING,
+                sample_rate=sample_rate,
+                channels=1,
+                metadata={"rtp_source": f"{host}:{port}", "rtp_ssrc": f"{ssrc:08x}"},
+            )
+            call = Call(bridge=NAME, id=f"{host}:{port}/{ssrc:08x}", caller=caller, request=request)
+            leg = await self._calls.answer(call)
+            if await media.pour(leg):
+                # The address may begin a new stream while this one says its last words.
+                del self._streams[key]
+                await end_call(leg)
+            else:
+                self._ignore(key)
+        except VivavoceError as error:
+            self._refuse(key, str(error))
+        finally:
+            if self._streams.get(key) is media:
+                del self._streams[key]
+            if leg is not None:
+                leg.drop()
+                counts = media.counts
+                log.info(
+                    "RTP stream over", session=leg.session_id, packets=counts.packets, lost=counts.lost,
+                    late=counts.late, duplicate=counts.duplicate, unreadable=counts.unreadable,
+                )  # fmt: skip
+
+    def _refuse(self, key: Key, reason: str) -> None:
+        metrics.CALLS.labels(NAME, "refused").inc()
+        self._ignore(key)
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            log.info("RTP stream refused", source=f"{key[0]}:{key[1]}", reason=reason)
+
+    def _ignore(self, key: Key) -> None:
+        _put(self._ignored, key, asyncio.get_running_loop().time())
+
+    def _is_ignored(self, key: Key) -> bool:
+        since = self._ignored.pop(key, None)
+        if since is None or asyncio.get_running_loop().time() - since > self._settings.rtp_timeout:
+            return False
+        self._ignore(key)
+        return True
+
+
+def _put(bounded: OrderedDict[Key, Any], key: Key, value: Any) -> None:
+    bounded[key] = value
+    if len(bounded) > MAX_STRANGERS:
+        bounded.popitem(last=False)

@@ -1,0 +1,357 @@
+"""The SIP door, message by message: who may call, what is agreed, and that lost or forged datagrams break nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from contextlib import asynccontextmanager
+from struct import pack
+
+import pytest
+from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_auth
+
+from legs import Calls
+from vivavoce.bridges.sip import SipDoor
+from vivavoce.config import load_settings
+from vivavoce.errors import CapacityError, NotAllowed, SetupError
+from vivavoce.runtime.mailbox import Ending
+
+PACKET = 160
+OFFER = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=audio 45000 RTP/AVP 9 8 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+)
+
+
+class Phone:
+    """A telephone on a socket of its own that sends what the test says and keeps what it gets."""
+
+    def __init__(self, door):
+        self.to = door._port.local_addr
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.number = self.socket.getsockname()[1]
+        self.tag = ""
+
+    def message(self, method, sequence, *, body="", branch=None, call="one", headers=()):
+        lines = [
+            f"{method} sip:desk@127.0.0.1 SIP/2.0",
+            f"Via: SIP/2.0/UDP 10.9.8.7:{self.number};branch=z9hG4bK{branch or f'{method}{sequence}{call}'};rport",
+            "From: <sip:alice@example.net>;tag=a1",
+            f"To: <sip:desk@example.net>{f';tag={self.tag}' if self.tag else ''}",
+            f"Call-ID: {call}",
+            f"CSeq: {sequence} {method}",
+            f"Contact: <sip:alice@127.0.0.1:{self.number}>",
+            "Max-Forwards: 70",
+            *headers,
+            *(["Content-Type: application/sdp"] if body else []),
+            f"Content-Length: {len(body)}",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+    async def say(self, *message, **options):
+        await asyncio.get_running_loop().sock_sendto(self.socket, self.message(*message, **options), self.to)
+
+    async def hear(self):
+        """Give the next message, a provisional one aside."""
+        while True:
+            async with asyncio.timeout(20):
+                text = (await asyncio.get_running_loop().sock_recv(self.socket, 9000)).decode()
+            if not text.startswith("SIP/2.0 100"):
+                if text.startswith("SIP/2.0 200") and (tag := re.search(r"^To:.*tag=(\w+)", text, re.MULTILINE)):
+                    self.tag = tag[1]
+                return text
+
+    async def call(self, **options):
+        """Call and acknowledge; give the answer."""
+        await self.say("INVITE", 1, body=OFFER, **options)
+        answer = await self.hear()
+        await self.say("ACK", 1, branch="ack")
+        return answer
+
+
+@asynccontextmanager
+async def ringing(calls, **settings):
+    """Give an open door and a telephone."""
+    door = SipDoor(calls, load_settings(sip_listen="127.0.0.1:0", **settings))
+    await door.open()
+    phone = Phone(door)
+    try:
+        yield door, phone
+    finally:
+        await door.close()
+        phone.socket.close()
+
+
+def status(message):
+    return int(message.split()[1])
+
+
+def authorization(answer, password, call="one", method="INVITE"):
+    """Give the header that answers a challenge as a telephone does."""
+    challenge = parse_auth(re.search(r"^WWW-Authenticate: (.*)\r$", answer, re.MULTILINE)[1])
+    proof = build_credentials(SipDigestAuth("alice", password), challenge, method, "sip:desk@127.0.0.1")
+    return f"Authorization: {stringify_auth(proof)}"
+
+
+async def until(true):
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_is_answered_with_the_callers_first_codec_that_we_take_and_its_audio_is_fed():
+    """PCMA before PCMU, events of the keypad aside, audio to a port of the call's own; BYE ends the session."""
+    calls = Calls()
+    async with ringing(calls) as (_, phone):
+        answer = await phone.call(headers=["X-Vivavoce-Language: en", "Record-Route: <sip:127.0.0.1:1;lr>"])
+        assert status(answer) == 200
+        port = int(re.search(r"m=audio (\d+) RTP/AVP 8 101\r", answer)[1])
+        assert "a=recvonly" in answer
+        assert "a=sendrecv" not in answer
+        assert "Record-Route: <sip:127.0.0.1:1;lr>" in answer
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media:
+            for number in range(3):
+                header = pack("!BBHII", 0x80, 8, number, number * PACKET, 1)
+                media.sendto(header + b"\xd5" * PACKET, ("127.0.0.1", port))
+            await until(lambda: len(calls.legs[0].fed) == 3 * 2 * PACKET)
+        await phone.say("BYE", 2)
+        assert status(await phone.hear()) == 200
+        await calls.legs[0].dropped.wait()
+    assert calls.legs[0].hung_up
+    (call,) = calls.calls
+    assert (call.bridge, call.id, call.request["sample_rate"]) == ("sip", "one", 8000)
+    assert call.request["language_config"] == {"languages": ["en"]}
+    assert call.request["custom_metadata"] == {
+        "sip_call_id": "one",
+        "sip_from": "sip:alice@example.net",
+        "sip_to": "sip:desk@example.net",
+    }
+
+
+async def test_a_request_that_comes_again_gets_the_same_answer_and_makes_no_second_call():
+    """Over UDP answers are lost; the caller's repeats are told apart from new requests."""
+    calls = Calls()
+    async with ringing(calls) as (_, phone):
+        for _ in range(3):
+            await phone.say("INVITE", 1, body=OFFER)
+        first, again = await phone.hear(), await phone.hear()
+        assert (status(first), again) == (200, first)
+        await phone.say("ACK", 1, branch="ack")
+        for _ in range(2):
+            await phone.say("BYE", 2)
+        answers = [await phone.hear() for _ in range(2)]
+        while any("INVITE" in each for each in answers):  # repeats of the first answer on their way
+            answers = [each for each in answers if "INVITE" not in each] + [await phone.hear()]
+        assert [status(each) for each in answers] == [200, 200]
+    assert len(calls.calls) == 1
+
+
+async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
+    """A re-INVITE that stops the audio is answered inactive, and silence does not end a call on hold."""
+    calls = Calls()
+    async with ringing(calls, sip_timeout=0.3) as (_, phone):
+        await phone.call()
+        await phone.say("INVITE", 2, body=OFFER + "a=inactive\r\n")
+        answer = await phone.hear()
+        assert status(answer) == 200
+        assert "a=inactive" in answer
+        assert re.search(r"o=- \d+ 2 ", answer)
+        await phone.say("ACK", 2, branch="ack2")
+        await asyncio.sleep(0.6)
+        assert not calls.legs[0].hung_up
+        await phone.say("INVITE", 3, body=OFFER.replace(" 9 8 0", " 9"))
+        assert status(await phone.hear()) == 488
+        await phone.say("INVITE", 4, body=OFFER)
+        assert status(await phone.hear()) == 200
+        await phone.say("ACK", 4, branch="ack4")
+        bye = await phone.hear()
+        assert bye.startswith("BYE ")
+        await calls.legs[0].dropped.wait()
+    assert calls.legs[0].hung_up
+
+
+async def test_a_question_within_a_call_is_answered_under_its_name():
+    """OPTIONS gets the methods that are known; the tags of the call stay as they are."""
+    async with ringing(Calls()) as (_, phone):
+        await phone.call()
+        tag = phone.tag
+        await phone.say("OPTIONS", 2)
+        answer = await phone.hear()
+        assert status(answer) == 200
+        assert re.search(rf"^To: [^;]*;tag={tag}\r$", answer, re.MULTILINE)
+        assert re.search(r"^Allow: .*INVITE", answer, re.MULTILINE)
+
+
+async def test_a_cancelled_call_leaves_no_session_running():
+    """CANCEL before the answer ends both: 487 for the INVITE, and the session that was being made is stopped."""
+    calls = Calls()
+    calls.may_answer.clear()
+    async with ringing(calls) as (_, phone):
+        await phone.say("INVITE", 1, body=OFFER, branch="x")
+        await calls.news.wait()
+        await asyncio.sleep(0.1)
+        await phone.say("CANCEL", 1, branch="x")
+        assert sorted([status(await phone.hear()), status(await phone.hear())]) == [200, 487]
+        calls.may_answer.set()
+        await until(lambda: calls.legs and calls.legs[0].dropped.is_set())
+    assert calls.legs[0].hung_up
+
+
+@pytest.mark.parametrize(
+    ("error", "offer", "expected"),
+    [
+        (NotAllowed("no"), OFFER, 403),
+        (CapacityError("full"), OFFER, 486),
+        (None, OFFER.replace(" 9 8 0", " 9"), 488),
+        (None, OFFER.replace("m=audio", "m=video"), 488),
+    ],
+    ids=["stranger", "full", "no codec", "no audio"],
+)
+async def test_a_refusal_is_repeated_until_it_is_acknowledged(error, offer, expected):
+    """Callers who may not, or cannot, be answered are told so, even where the first telling is lost."""
+    calls = Calls(error)
+    async with ringing(calls) as (door, phone):
+        await phone.say("INVITE", 1, body=offer, branch="x")
+        assert [status(await phone.hear()), status(await phone.hear())] == [expected, expected]
+        await phone.say("ACK", 1, branch="x")
+        await until(lambda: not door._port._repeats)
+        assert door._lines == door._callers == door._uas.active_calls == {}
+    assert calls.calls == []
+
+
+async def test_a_password_opens_the_door_and_a_wrong_one_does_not():
+    """Digest: the challenge is answered for one call by one who knows the password, also from a strange address."""
+    calls = Calls(NotAllowed("no"))
+    async with ringing(calls, sip_users="bob:other, alice:secret") as (_, phone):
+        await phone.say("INVITE", 1, body=OFFER, branch="x1")
+        asked = await phone.hear()
+        assert status(asked) == 401
+        await phone.say("ACK", 1, branch="x1")
+        right = authorization(asked, "secret")
+        forged = right.replace(re.search(r'nonce="(\w+)', right)[1], "9")
+        attempts = [
+            ("wrong", authorization(asked, "wrong")),
+            ("forged", forged),
+            ("nonsense", "Authorization: Digest é="),
+        ]
+        for branch, header in attempts:
+            await phone.say("INVITE", 2, body=OFFER, branch=branch, headers=[header])
+            assert status(await phone.hear()) == 401
+            await phone.say("ACK", 2, branch=branch)
+        await phone.say("INVITE", 2, body=OFFER, branch="other", call="two", headers=[right])
+        assert status(await phone.hear()) == 401
+        await phone.say("ACK", 2, branch="other", call="two")
+        calls.error = None
+        assert status(await phone.call(branch="x2", headers=[right])) == 200
+    assert [call.id for call in calls.calls] == ["one"]
+
+
+async def test_an_allowed_address_needs_no_password():
+    """What `bridge_allow` names is the exchange, which has no user of its own."""
+    async with ringing(Calls(), sip_users="alice:secret", bridge_allow="127.0.0.1") as (_, phone):
+        assert status(await phone.call()) == 200
+
+
+async def test_a_session_that_ends_first_says_goodbye_until_that_is_heard():
+    """BYE goes out again until it is answered."""
+    calls = Calls()
+    async with ringing(calls) as (door, phone):
+        await phone.call()
+        calls.legs[0].ended.set_result(Ending.FINISHED)
+        bye, again = await phone.hear(), await phone.hear()
+        assert bye.startswith("BYE ")
+        assert again == bye
+        via = re.search(r"^(Via: .*)\r$", bye, re.MULTILINE)[1]
+        ok = f"SIP/2.0 200 OK\r\n{via}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n"
+        await asyncio.get_running_loop().sock_sendto(phone.socket, ok.encode(), phone.to)
+        await until(lambda: not door._port._repeats)
+        assert door._uas.active_calls == {}
+
+
+async def test_the_server_going_down_hangs_up():
+    """A call cannot outlive the server: the caller gets BYE, and the session is stopped."""
+    calls = Calls()
+    async with ringing(calls) as (_, phone):
+        await phone.call()
+    assert calls.legs[0].hung_up
+    assert calls.legs[0].dropped.is_set()
+
+
+async def test_floods_and_nonsense_leave_the_door_working(monkeypatch):
+    """Cut, foreign and half-made messages are let go; what is kept of requests has a bound."""
+    monkeypatch.setattr("vivavoce.bridges.sip_port.MAX_TRANSACTIONS", 100)
+    calls = Calls()
+    async with ringing(calls, sip_calls=2) as (door, phone):
+        whole = phone.message("INVITE", 1, body=OFFER, call="cut")
+        for size in range(0, len(whole), 7):
+            door._port.take(whole[:size].replace(b"z9hG4bK", b"z9hG4bK%d" % size), ("192.0.2.1", 5060))
+        for line in (b"Via: x", b"CSeq: x y", b"From: <", b"To: ;;;=", b"Contact: <sip:[::>", b"Content-Length: -5"):
+            door._port.take(re.sub(line.split(b":")[0] + b":[^\r]*", line, whole), ("192.0.2.1", 5060))
+        for number in range(300):
+            door._port.take(phone.message("OPTIONS", 1, branch=number), ("192.0.2.1", 5060))
+        assert len(door._port._seen) == 100
+        await asyncio.sleep(0.1)
+        for number in range(4):
+            await phone.say("INVITE", 1, body=OFFER, call=f"c{number}", branch=f"c{number}")
+        codes = []
+        while len(codes) < 4:
+            answer = await phone.hear()
+            if answer.split()[1] not in codes or status(answer) == 486:
+                codes.append(answer.split()[1])
+        assert "486" in codes
+        assert len(calls.calls) <= 2
+
+
+async def test_an_offer_that_cannot_be_read_is_refused_and_takes_no_place():
+    """400, as often as it comes; a change that cannot be read leaves the call as it was."""
+    calls = Calls()
+    async with ringing(calls, sip_calls=1) as (door, phone):
+        for call in ("bad", "worse"):
+            await phone.say("INVITE", 1, body=OFFER.replace("m=audio 45000", "m=audio x"), call=call, branch=call)
+            assert status(await phone.hear()) == 400
+            await phone.say("ACK", 1, call=call, branch=call)
+        assert door._callers == door._lines == {}
+        assert status(await phone.call()) == 200
+        await phone.say("INVITE", 2, body=OFFER.replace("m=audio 45000", "m=audio x"))
+        assert status(await phone.hear()) == 400
+        await phone.say("BYE", 3)
+        while status(answer := await phone.hear()) == 400:
+            pass
+        assert status(answer) == 200
+
+
+async def test_another_invitation_by_the_name_of_a_call_is_a_loop():
+    """A Call-ID that is taken, with no tag of ours, is refused and leaves the call alone."""
+    calls = Calls()
+    async with ringing(calls) as (_, phone):
+        await phone.call()
+        tag, phone.tag = phone.tag, ""
+        await phone.say("INVITE", 1, body=OFFER, branch="other")
+        assert status(await phone.hear()) == 482
+        await phone.say("ACK", 1, branch="other")
+        phone.tag = tag
+        await phone.say("BYE", 2)
+        assert status(await phone.hear()) == 200
+    assert len(calls.calls) == 1
+
+
+async def test_a_call_without_an_offer_gets_ours():
+    """An exchange may leave the offer to us; what it sends is taken by its payload type."""
+    async with ringing(Calls()) as (_, phone):
+        await phone.say("INVITE", 1)
+        answer = await phone.hear()
+        assert status(answer) == 200
+        assert re.search(r"m=audio \d+ RTP/AVP 0 101\r", answer)
+        assert "a=recvonly" in answer
+
+
+async def test_a_port_that_is_taken_is_one_clear_line():
+    """The error names the address and the setting."""
+    async with ringing(Calls()) as (door, _):
+        port = door._port.local_addr[1]
+        second = SipDoor(Calls(), load_settings(sip_listen=f"127.0.0.1:{port}"))
+        with pytest.raises(SetupError, match=rf"127\.0\.0\.1:{port}: .* --sip-listen"):
+            await second.open()
