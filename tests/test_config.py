@@ -205,3 +205,33 @@ def test_every_setting_says_what_it_is_for():
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "demand"),
+    [
+        ("rtp_listen", "5004", "an IP address and a port"),
+        ("rtp_listen", "[::1]:70000", "an IP address and a port"),
+        ("sip_listen", "localhost:5060", "an IP address and a port"),
+        ("rtp_types", "128=L16/8000", "payload types such as"),
+        ("rtp_types", "97=OPUS/48000", "payload types such as"),
+        ("rtp_types", "97=L16/96000", "sample rates from 8000 to 48000"),
+        ("rtp_parameters", "language", "parameters such as"),
+        ("sip_media_ports", "2000-1000", "a range of ports"),
+        ("sip_public_address", "example.net", "an IP address"),
+        ("sip_users", "alice:hunter2,bob", "names and passwords"),
+    ],
+)
+def test_what_calls_come_in_by_is_checked(name, value, demand):
+    """A wrong address, table, range or list of users is told in one line that says what is wanted."""
+    (line,) = mistakes(**{name: value})
+    assert f"--{name.replace('_', '-')}" in line
+    assert demand in line
+    assert "hunter2" not in line
+
+
+def test_addresses_to_listen_on_are_read_in_both_families():
+    """An IPv6 address stands in brackets."""
+    settings = load_settings(rtp_listen="127.0.0.1:5004", sip_listen="[::1]:5060", sip_media_ports="20000-20999")
+    assert (settings.rtp_listen, settings.sip_listen) == (("127.0.0.1", 5004), ("::1", 5060))
+    assert settings.sip_media_ports == (20000, 20999)

@@ -48,7 +48,15 @@ _DEMANDS = {
 }
 """What pydantic's kinds of error ask for, by the beginning of their names."""
 
-_SECRETS = {"webhook_url", "llm_key", "engine_key", "twilio_auth_token", "plivo_auth_token", "vonage_signature_secret"}
+_SECRETS = {
+    "webhook_url",
+    "llm_key",
+    "engine_key",
+    "sip_users",
+    "twilio_auth_token",
+    "plivo_auth_token",
+    "vonage_signature_secret",
+}
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
 

@@ -305,6 +305,24 @@ async def test_floods_and_nonsense_leave_the_door_working(monkeypatch):
         assert len(calls.calls) <= 2
 
 
+async def test_an_offer_that_cannot_be_read_is_refused_and_takes_no_place():
+    """400, as often as it comes; a change that cannot be read leaves the call as it was."""
+    calls = Calls()
+    async with ringing(calls, sip_calls=1) as (door, phone):
+        for call in ("bad", "worse"):
+            await phone.say("INVITE", 1, body=OFFER.replace("m=audio 45000", "m=audio x"), call=call, branch=call)
+            assert status(await phone.hear()) == 400
+            await phone.say("ACK", 1, call=call, branch=call)
+        assert door._callers == door._lines == {}
+        assert status(await phone.call()) == 200
+        await phone.say("INVITE", 2, body=OFFER.replace("m=audio 45000", "m=audio x"))
+        assert status(await phone.hear()) == 400
+        await phone.say("BYE", 3)
+        while status(answer := await phone.hear()) == 400:
+            pass
+        assert status(answer) == 200
+
+
 async def test_another_invitation_by_the_name_of_a_call_is_a_loop():
     """A Call-ID that is taken, with no tag of ours, is refused and leaves the call alone."""
     calls = Calls()

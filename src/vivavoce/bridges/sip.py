@@ -55,6 +55,9 @@ SAMPLE_RATE = 8000
 PARAMETER_HEADER = "x-vivavoce-"
 """Headers that begin like this are the call's parameters: `X-Vivavoce-Language: en`."""
 
+MAX_NAME_CHARS = 256
+"""Of an address or a Call-ID, what is kept as metadata, which has a bound of its own."""
+
 _PORT_TRIES = 50
 _NOT_SENDING = {"recvonly", "inactive"}
 
@@ -134,6 +137,8 @@ class SipDoor:
         finally:
             if self._callers[call_id] is None:
                 del self._callers[call_id]
+        # The user agent gets the call next, or cannot read it; either way the place is free then.
+        asyncio.get_running_loop().call_soon(self._callers.pop, call_id, None)
         return call_id in self._callers
 
     def _on_invite(self, call: IncomingCall) -> None:
@@ -182,7 +187,7 @@ class SipDoor:
                 await line.media.pour(leg)
                 call.hangup()
             await end_call(leg)
-        except (VivavoceError, SdpNegotiationError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's message does, he gets an answer
             self._refuse(call, error)
         finally:
             line.close()
@@ -217,7 +222,8 @@ class SipDoor:
             for name, value in headers.items()
             if name.startswith(PARAMETER_HEADER)
         }
-        metadata = {"sip_call_id": call.call_id, "sip_from": call.caller, "sip_to": call.callee}
+        names = {"sip_call_id": call.call_id, "sip_from": call.caller, "sip_to": call.callee}
+        metadata = {name: value[:MAX_NAME_CHARS] for name, value in names.items()}
         request = request_of(parameters, encoding=ENCODING, sample_rate=SAMPLE_RATE, channels=1, metadata=metadata)
         return Call(bridge=NAME, id=call.call_id, caller=caller, request=request)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,6 +167,9 @@ class SipPort(SipTransport):
             self.on_message(request, addr)
         except Exception as error:  # noqa: BLE001 - a message of a stranger must not end anything
             _log_failure(request, addr, error)
+            if request.method != "ACK":
+                with suppress(ValueError):
+                    self.refuse(request, 400, "Bad Request")
 
     def _remember(self, key: Key, request: SipRequest) -> None:
         now = self._loop.time()
