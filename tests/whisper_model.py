@@ -14,7 +14,7 @@ import numpy as np
 from ctranslate2.specs import WhisperSpec
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-_SIZE, _HEADS, _INNER, _LAYERS, _MELS = 32, 2, 64, 2, 80
+_SIZE, _HEADS, _INNER, _ENCODERS, _DECODERS, _MELS = 32, 2, 64, 1, 2, 80
 _LANGUAGES = (  # in Whisper's own order, which its token numbers follow
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "
     "cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am "
@@ -31,7 +31,7 @@ def make_model(
     tokenizer, tokens = _tokenizer(multilingual, cantonese)
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "preprocessor_config.json").write_text(json.dumps({"feature_size": _MELS}), encoding="utf-8")
-    spec = WhisperSpec(_LAYERS, _HEADS, _LAYERS, _HEADS)
+    spec = WhisperSpec(_ENCODERS, _HEADS, _DECODERS, _HEADS)
     spec.register_vocabulary(tokens)
     begin = tokens.index("<|startoftranscript|>")
     spec.config.suppress_ids = [*range(begin, tokens.index("<|notimestamps|>"))]

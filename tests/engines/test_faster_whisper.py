@@ -14,6 +14,8 @@ from pathlib import Path
 import ctranslate2
 import numpy as np
 import pytest
+from faster_whisper import WhisperModel
+from faster_whisper.feature_extractor import FeatureExtractor
 
 from recordings import TRANSCRIPTS, wheel_recording
 from vivavoce.engines import whisper_model, whisper_weights
@@ -113,6 +115,30 @@ def test_words_come_from_the_models_attention(engine, answering):
     assert loose == spread_words([word.text for word in loose], [loose[0].confidence] * len(loose), 0.0, 3.0)
     assert loose
     engine.release("p")
+
+
+def test_times_are_those_that_faster_whisper_reads(engine, models):
+    """From the same attention its own reading gives the same words and times."""
+    theirs = WhisperModel(str(models["many"]), device="cpu", compute_type="int8")
+    model = engine._model
+    heard = model.hear([SPEECH], whisper_model.FULL_FRAMES)
+    (text,) = model.spell(heard, ["en"], [], beam=5, again=True)
+    (read,) = theirs.find_alignment(model._spec("en"), [text.tokens], heard.memory, heard.frames[0])
+    words = model.align(heard, text, "en", 3.0)
+    assert len(words) > 5
+    for word, other in zip(words, read, strict=False):
+        assert (word.text, word.start, word.end) == (
+            other["word"].strip(), pytest.approx(other["start"]), pytest.approx(other["end"])
+        )  # fmt: skip
+        assert word.confidence == pytest.approx(other["probability"], rel=1e-4)
+
+
+def test_features_are_those_of_the_clip_with_silence_behind_it(engine):
+    """Padding features costs nothing and gives what padding samples gives, as Whisper was trained."""
+    padded = np.concatenate([SPEECH, np.zeros(27 * SAMPLE_RATE, np.float32)])
+    wanted = FeatureExtractor()(padded, padding=0)[:, :3000]
+    np.testing.assert_allclose(engine._model._padded(SPEECH, 3000), wanted, atol=1e-5)
+    np.testing.assert_allclose(engine._model._padded(SPEECH, 400), wanted[:, :400], atol=1e-5)
 
 
 def test_a_partial_is_encoded_in_what_there_is(engine, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,8 @@ from vivavoce.errors import SetupError
 from vivavoce.model import SAMPLE_RATE, Clip
 from vivavoce.plugins import EngineSettings
 from vivavoce.runtime import engines
-from vivavoce.runtime.engines import Pair, load_engine
+from vivavoce.runtime.decode import FINALS_NICE
+from vivavoce.runtime.engines import Pair, load_engine, open_engine
 from vivavoce.testing.engines import ScriptedEngine
 
 SAMPLES = np.zeros(SAMPLE_RATE, np.float32)
@@ -81,6 +84,24 @@ def test_settings_name_one_engine_or_two(told) -> None:
         ("big", both),
         ("other", EngineSettings(decode_threads=3)),
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="this system has no priorities of threads")
+async def test_threads_of_an_engine_give_way(monkeypatch) -> None:
+    """A library that computes on threads of its own has them as low as those that call it, or lower."""
+    found = []
+
+    def make(settings):
+        thread = threading.Thread(
+            target=lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        )
+        thread.start()
+        thread.join()
+        return made("one", {"en"})
+
+    monkeypatch.setattr(engines, "plugin", lambda kind, name: make)
+    await open_engine(load_settings())
+    assert found == [os.getpriority(os.PRIO_PROCESS, 0) + FINALS_NICE]
 
 
 def test_a_second_model_that_is_missing_stops_the_start(told) -> None:

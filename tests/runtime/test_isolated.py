@@ -125,6 +125,7 @@ async def test_a_worker_gives_what_the_aligner_gives(two_cities: Samples) -> Non
     try:
         assert await aligner.align(clip, words) == PocketSphinxAligner().align(clip, words)
         assert await aligner.align(np.zeros_like(clip), words) is None
+        assert [aligner.knows(language) for language in ("en", "nl")] == [True, False]
         assert aligner.pids != [os.getpid()]
     finally:
         await aligner.close()

@@ -179,6 +179,22 @@ def test_options_carry_what_was_asked():
     )
 
 
+@pytest.mark.parametrize(
+    ("listed", "wanted", "switches"),
+    [
+        ([], True, True),
+        ([], False, False),
+        (["nl", "en"], True, True),
+        (["nl"], True, False),
+        (["nl", "nl"], True, False),
+    ],
+)
+def test_code_switching_needs_more_than_one_language(listed, wanted, switches):
+    """It is without effect where a single language is listed."""
+    body = {"language_config": {"languages": listed, "code_switching": wanted}}
+    assert parse_request(body, EVERYTHING).options.code_switching is switches
+
+
 @pytest.mark.parametrize("body", [PYTHON_SDK, PYTHON_SDK_TYPED, JS_SDK, LIVEKIT, PIPECAT, {"bit_depth": 24.0}])
 def test_options_survive_storing_the_request(body):
     """The effective request is plain JSON; the same options come back from what a store kept of it."""

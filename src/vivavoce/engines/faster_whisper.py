@@ -18,9 +18,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.engines.whisper_model import FRAMES_PER_S, FULL_FRAMES
-from vivavoce.engines.whisper_weights import label, load
+from vivavoce.engines.whisper_weights import DEFAULT_SIZE, label, load
+from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word
 from vivavoce.plugins import EngineInfo, EngineSettings
 
@@ -31,6 +34,7 @@ _LONGEST_SPAN = FULL_FRAMES * SAMPLE_RATE // FRAMES_PER_S
 _SPARE_FRAMES = FRAMES_PER_S
 _TELLING_S = 2.0
 _DEFAULTS = EngineSettings()
+_SECOND = np.zeros(SAMPLE_RATE, np.float32)
 
 
 class FasterWhisperEngine:
@@ -51,6 +55,11 @@ class FasterWhisperEngine:
             batch_size=8,
         )
         self._drafts: dict[str, _Draft] = {}
+        try:
+            # What is wrong with the files or the GPU shows here rather than in the first session.
+            self._write([Clip(key="", samples=_SECOND, final=False)], [_Draft()], [_SECOND])
+        except EngineError as error:
+            raise SetupError(f"--model {settings.model or DEFAULT_SIZE} was loaded, but {error}") from error
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give one hypothesis per clip, in order; blocks. Raises `EngineError`."""

@@ -160,7 +160,7 @@ class Model:
 
     def _padded(self, clip: Samples, frames: int) -> NDArray[np.float32]:
         """Give a clip's features with the silence behind it that Whisper was trained with."""
-        found = self._features(clip)[:, : min(len(clip) // _HOP, frames)]
+        found = self._features(clip, padding=2 * _HOP)[:, :frames]  # the last sample reaches into two more
         padded = np.full((len(found), frames), max(float(found.max()) - 2.0, -1.5), np.float32)
         padded[:, : found.shape[1]] = found
         return padded

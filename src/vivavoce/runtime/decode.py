@@ -68,8 +68,8 @@ class DecodePool:
         self.engine = engine
         self._diarizer = diarizer
         self._aligner = None if engine.info.word_times else aligner
-        self._final_threads = _threads("finals", threads, FINALS_NICE)
-        self._partial_threads = _threads("partials", threads, PARTIALS_NICE)
+        self._final_threads = polite_threads("finals", threads, FINALS_NICE)
+        self._partial_threads = polite_threads("partials", threads, PARTIALS_NICE)
         self._finals: dict[Request, None] = {}
         self._late: dict[Request, None] = {}
         self._partials: dict[str, Request] = {}
@@ -241,7 +241,8 @@ def _answer(request: Request, hypothesis: Hypothesis | None, spent_s: float) -> 
         log.exception("an answer was not taken", session=request.clip.key.partition("/")[0])
 
 
-def _threads(name: str, count: int, nice: int) -> ThreadPoolExecutor:
+def polite_threads(name: str, count: int, nice: int) -> ThreadPoolExecutor:
+    """Give threads whose priority is lower by `nice`, and that of threads which they start too."""
     return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=_give_way, initargs=(nice,))
 
 

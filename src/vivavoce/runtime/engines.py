@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vivavoce.config import Settings
 from vivavoce.model import Clip, Hypothesis
 from vivavoce.plugins import Engine, EngineSettings, plugin
+from vivavoce.runtime.decode import FINALS_NICE, polite_threads
+
+
+async def open_engine(settings: Settings) -> Engine:
+    """Make what decodes; raises `SetupError` where a plugin is missing or cannot be made from the settings.
+
+    Engines that compute on threads of their own start them here: these give way to the event loop as callers do.
+    """
+    with polite_threads("load", 1, FINALS_NICE) as loader:
+        return await asyncio.get_running_loop().run_in_executor(loader, load_engine, settings)
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Make what decodes; blocks. Raises `SetupError` where a plugin is missing or cannot be made from the settings."""
+    """Make what decodes, as `open_engine` does; blocks."""
     told = EngineSettings.of(settings)
     finals: Engine = plugin("engines", settings.engine)(told)
     if settings.partial_engine is None and settings.partial_model is None:

@@ -24,7 +24,7 @@ from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.callbacks import Courier
 from vivavoce.runtime.decode import DecodePool
-from vivavoce.runtime.engines import load_engine
+from vivavoce.runtime.engines import open_engine
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
@@ -353,7 +353,7 @@ async def _load(settings: Settings) -> Models:
         return vad
 
     engine, vad, addons = await asyncio.gather(
-        asyncio.to_thread(load_engine, settings),
+        open_engine(settings),
         asyncio.to_thread(load_vad),
         Addons.load(settings),
     )
