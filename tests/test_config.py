@@ -216,7 +216,7 @@ def test_every_setting_says_what_it_is_for():
         ("rtp_types", "128=L16/8000", "payload types such as"),
         ("rtp_types", "97=OPUS/48000", "payload types such as"),
         ("rtp_types", "97=L16/96000", "sample rates from 8000 to 48000"),
-        ("rtp_parameters", "language", "parameters such as"),
+        ("bridge_parameters", "language", "parameters such as"),
         ("sip_media_ports", "2000-1000", "a range of ports"),
         ("sip_public_address", "example.net", "an IP address"),
         ("sip_users", "alice:hunter2,bob", "names and passwords"),

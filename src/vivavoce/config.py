@@ -101,16 +101,6 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
-def _address(value: str) -> str:
-    """Check a host and port to listen on, with brackets around an IPv6 address."""
-    host, colon, port = value.strip().rpartition(":")
-    name = host.removeprefix("[").removesuffix("]")
-    numbered = port.isascii() and port.isdigit() and int(port[:6]) <= MAX_PORT
-    if not colon or not numbered or not _HOST_NAME.fullmatch(name) or (":" in name) != host.startswith("["):
-        raise ValueError("must be an address and a port, such as 127.0.0.1:9092 or [::1]:9092")
-    return f"{host.lower()}:{int(port)}"
-
-
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value.strip())
@@ -388,11 +378,11 @@ class Settings(BaseSettings):
     vonage_signature_secret: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
         None, description="Signature secret of the Vonage account; calls from Vonage must carry a token signed with it."
     )
-    audiosocket_listen: Annotated[str, AfterValidator(_address)] | None = Field(
-        None, description="Address and port, such as 127.0.0.1:9092, where Asterisk's AudioSocket calls are taken."
+    bridge_parameters: Annotated[str, AfterValidator(_parameters)] = Field(
+        "", description="Session options of calls that cannot bring their own, such as language=en&endpointing=0.3."
     )
-    audiosocket_options: str = Field(
-        "", description="Session options of AudioSocket calls, as a query such as language=en&endpointing=0.3."
+    audiosocket_listen: Endpoint | None = Field(
+        None, description="Address and port, such as 127.0.0.1:9092, where Asterisk's AudioSocket calls are taken."
     )
     rtp_listen: Endpoint | None = Field(
         None, description="Address and UDP port that take plain RTP streams, such as 127.0.0.1:5004; off by default."
@@ -402,9 +392,6 @@ class Settings(BaseSettings):
     ] = Field(
         ("101=telephone-event", "118=L16/16000"),
         description="What RTP payload types mean besides the static ones, such as 97=L16/16000.",
-    )
-    rtp_parameters: Annotated[str, AfterValidator(_parameters)] = Field(
-        "", description="What the sessions of plain RTP streams are made with, such as language=en&endpointing=0.3."
     )
     rtp_timeout: PositiveSeconds = Field(
         5, description="Seconds without a packet after which a plain RTP stream is over and its session stopped."

@@ -84,7 +84,7 @@ async def grown(audio, seconds):
 async def test_asterisk_s_calls_are_heard_as_well_as_directly(tmp_path):
     """AudioSocket as an application, as a channel, and on a tapped call; the WebSocket channel in both forms."""
     names = {name: str(uuid4()) for name in ("app", "channel", "tap")}
-    options = ["--audiosocket-listen", "127.0.0.1:0", "--audiosocket-options", "language=en"]
+    options = ["--audiosocket-listen", "127.0.0.1:0", "--bridge-parameters", "language=en"]
     with serving(tmp_path / "data", *options) as server:
         with calling(
             tmp_path / "asterisk", files(server, write_sound(tmp_path, "speech", pcm(SPEECH)), **names)

@@ -32,7 +32,7 @@ OTHER_16K = recording_at("beckett", 16000)
 @pytest.fixture(scope="module")
 def pbx(tmp_path_factory) -> Iterator[Server]:
     """A server that also takes AudioSocket calls."""
-    options = ["--audiosocket-listen", "127.0.0.1:0", "--audiosocket-options", "language=en&metadata.team=blue"]
+    options = ["--audiosocket-listen", "127.0.0.1:0", "--bridge-parameters", "language=en&metadata.team=blue"]
     options += ["--drain-timeout", "0"]  # some calls are left for a return that does not come
     with serving(tmp_path_factory.mktemp("pbx") / "data", *options) as running:
         yield running

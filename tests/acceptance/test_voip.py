@@ -51,7 +51,7 @@ module_app menu.so
 def server(tmp_path_factory) -> Iterator[Server]:
     """A server with an RTP port, whose streams end after a second, and a SIP port for a caller with a password."""
     data = tmp_path_factory.mktemp("voip") / "data"
-    rtp = ("--rtp-listen", "127.0.0.1:0", "--rtp-timeout", "1", "--rtp-parameters", "metadata.line=7")
+    rtp = ("--rtp-listen", "127.0.0.1:0", "--rtp-timeout", "1", "--bridge-parameters", "metadata.line=7")
     with serving(data, *rtp, "--sip-listen", "127.0.0.1:0", "--sip-users", "alice:secret") as running:
         yield running
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.api.errors import Unauthorized
 from vivavoce.api.watch import check_watch_token, new_watch_token
+from vivavoce.errors import Unauthorized
 from vivavoce.model import SessionRecord, Status, now
 from vivavoce.runtime.hub import hash_of
 

@@ -40,7 +40,7 @@ async def until(true):
 async def test_a_call_is_born_with_the_second_of_two_packets_in_sequence():
     """The first packet's audio is kept; the call is named by address, port and SSRC, and knows them as metadata."""
     calls = Calls()
-    async with door_for(calls, rtp_parameters="language=en&metadata.line=7") as door:
+    async with door_for(calls, bridge_parameters="language=en&metadata.line=7") as door:
         door.hear(packet(0), HOST, PORT)
         door.hear(packet(9), HOST, PORT)
         door.hear(packet(9), HOST, PORT + 1)

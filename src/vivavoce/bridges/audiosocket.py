@@ -1,9 +1,9 @@
 """AudioSocket: Asterisk connects to a TCP port, names the call by a UUID and sends its audio.
 
-The protocol carries no session options, so those of all such calls come from a setting. The session is made with the
-first audio, whose frame says its rate. A connection that ends between two frames is a hang-up, as the protocol has it
-and Asterisk does it; one that is cut off is a lost transport, and a new connection with the same UUID goes on with its
-session. Nothing is said to a call. While its peer is quiet it is sent a little silence, without which Asterisk's
+The protocol carries no session options, so those of all such calls are `bridge_parameters`. The session is made with
+the first audio, whose frame says its rate. A connection that ends between two frames is a hang-up, as the protocol has
+it and Asterisk does it; one that is cut off is a lost transport, and a new connection with the same UUID goes on with
+its session. Nothing is said to a call. While its peer is quiet it is sent a little silence, without which Asterisk's
 application gives up. At its end it is sent a hang-up frame, after which Asterisk's dialplan goes on, or an error frame
 for what is no AudioSocket or has a rate that no session can have, at which Asterisk ends the call. A connection that is
 let go because the server restarts just ends, so the dialplan may come back with the same UUID.
@@ -15,11 +15,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import structlog
 
-from vivavoce.bridges.calls import Call
+from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
 from vivavoce.config import option_names
 from vivavoce.errors import CapacityError, InvalidConfig, MalformedMessage, RequestError, SetupError, UnsupportedAudio
@@ -40,7 +39,7 @@ from vivavoce.wire.audiosocket import (
     error_frame,
     silence_frame,
 )
-from vivavoce.wire.call import PARAMETERS, request_of
+from vivavoce.wire.call import request_of
 
 if TYPE_CHECKING:
     from vivavoce.bridges.calls import Calls, Leg
@@ -69,27 +68,23 @@ class AudioSocketBridge:
         self._calls, self._settings = calls, settings
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
-        self._options: Mapping[str, str] = {}
+        self._parameters = parameters_of(settings)
 
     async def open(self) -> None:
-        """Listen; raises `SetupError` for an address that cannot be had or must not be open, and for wrong options."""
+        """Listen; raises `SetupError` for an address that cannot be had or must not be open."""
         settings, option = self._settings, option_names("audiosocket_listen")
-        self._options = _options(settings.audiosocket_options)
         if settings.audiosocket_listen is None:
             return
-        host, _, port = settings.audiosocket_listen.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
+        host, port = settings.audiosocket_listen
         if not is_loopback(host) and not settings.bridge_allow:
             raise SetupError(
                 f"{option}: {host} is open to other machines, and AudioSocket knows no keys; "
                 "name those that may call with --bridge-allow"
             )
         try:
-            self._server = await asyncio.start_server(self._accept, host, int(port))
+            self._server = await asyncio.start_server(self._accept, host, port)
         except OSError as error:
-            raise SetupError(
-                f"{option}: cannot listen on {settings.audiosocket_listen}: {error.strerror or error}"
-            ) from error
+            raise SetupError(f"{option}: cannot listen on {host}:{port}: {error.strerror or error}") from error
         shown = self._server.sockets[0].getsockname()
         log.info("listening for AudioSocket", host=shown[0], port=shown[1])
 
@@ -110,7 +105,7 @@ class AudioSocketBridge:
             return
         self._open.add(task)
         try:
-            await _Connection(self._calls, self._settings, self._options, reader, writer).serve()
+            await _Connection(self._calls, self._settings, self._parameters, reader, writer).serve()
         except asyncio.CancelledError:
             # asyncio's streams would log a cancelled handler as an error.
             pass
@@ -126,11 +121,11 @@ class _Connection:
         self,
         calls: Calls,
         settings: Settings,
-        options: Mapping[str, str],
+        parameters: Mapping[str, str],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self._calls, self._settings, self._options = calls, settings, options
+        self._calls, self._settings, self._parameters = calls, settings, parameters
         self._reader, self._writer = reader, writer
         self._peer: str = writer.get_extra_info("peername")[0]
         self._digits = self._rate = 0
@@ -159,7 +154,7 @@ class _Connection:
                 raise UnsupportedAudio(
                     f"audio at {first.rate} Hz; a session takes {MAX_RATE} Hz at most, as in c(slin48)"
                 )
-            request = request_of(self._options, encoding="wav/pcm", sample_rate=first.rate, metadata={"uuid": name})
+            request = request_of(self._parameters, encoding="wav/pcm", sample_rate=first.rate, metadata={"uuid": name})
             leg = await self._calls.answer(Call(bridge=NAME, id=name, caller=caller, request=request))
             how = await carry(leg, self._feed(leg, first, events), self._close)
         log.info("call over", bridge=NAME, session=leg.session_id, how=how, digits=self._digits)
@@ -254,19 +249,3 @@ def _farewell(error: RequestError | CapacityError) -> bytes:
             return HANG_UP
         case _:
             return b""
-
-
-def _options(text: str) -> Mapping[str, str]:
-    """Read the options of all calls; raises `SetupError`."""
-    option = option_names("audiosocket_options")
-    try:
-        pairs = dict(parse_qsl(text, strict_parsing=True, keep_blank_values=True)) if text else {}
-        request_of(pairs, encoding="wav/pcm", sample_rate=8_000, metadata={})
-    except ValueError:
-        raise SetupError(f"{option}: must be a query such as language=en&endpointing=0.3") from None
-    except InvalidConfig as error:
-        raise SetupError(f"{option}: {'; '.join(error.problems)}") from None
-    for name in pairs:
-        if name not in PARAMETERS and not name.startswith("metadata."):
-            raise SetupError(f"{option}: there is no option {name!r}; there are {', '.join(PARAMETERS)}")
-    return pairs

@@ -12,15 +12,18 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import structlog
 
-from vivavoce.errors import NotAllowed, UnknownSession, Unsupported
+from vivavoce.config import option_names
+from vivavoce.errors import InvalidConfig, NotAllowed, SetupError, UnknownSession, Unsupported
 from vivavoce.reception.access import KEY_HEADER, Access, Caller
 from vivavoce.reception.origin import is_in, is_loopback, peer_of
 from vivavoce.reception.sessions import create
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
+from vivavoce.wire.call import PARAMETERS, request_of
 from vivavoce.wire.live import CloseCode
 
 if TYPE_CHECKING:
@@ -190,3 +193,17 @@ class Leg:
             self._lost = True
         elif not self.ended.done():
             self.ended.set_result(ending)
+
+
+def parameters_of(settings: Settings) -> dict[str, str]:
+    """Give the session options of calls that cannot bring their own; raises `SetupError` for what none could have."""
+    option = option_names("bridge_parameters")
+    parameters = dict(parse_qsl(settings.bridge_parameters, keep_blank_values=True))
+    try:
+        request_of(parameters, encoding="wav/pcm", sample_rate=8_000, metadata={})
+    except InvalidConfig as error:
+        raise SetupError(f"{option}: {'; '.join(error.problems)}") from None
+    for name in parameters:
+        if name not in PARAMETERS and not name.startswith("metadata."):
+            raise SetupError(f"{option}: there is no parameter {name!r}; there are {', '.join(PARAMETERS)}")
+    return parameters

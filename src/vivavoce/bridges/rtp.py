@@ -17,11 +17,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import structlog
 
-from vivavoce.bridges.calls import Call
+from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.runtime import metrics
@@ -59,7 +58,7 @@ class RtpDoor:
     def __init__(self, calls: Calls, settings: Settings) -> None:
         self._calls, self._settings = calls, settings
         self._formats = payload_formats(settings.rtp_types)
-        self._parameters = dict(parse_qsl(settings.rtp_parameters))
+        self._parameters = parameters_of(settings)
         self._transport: asyncio.DatagramTransport | None = None
         self._streams: dict[Key, Media] = {}
         self._strangers: OrderedDict[Key, RtpPacket] = OrderedDict()

@@ -28,7 +28,7 @@ from aiosipua.sdp_negotiate import SdpNegotiationError, build_sdp, negotiate_sdp
 from aiosipua.uas import SipUAS
 
 from vivavoce import __version__
-from vivavoce.bridges.calls import Call
+from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
@@ -68,7 +68,7 @@ class SipDoor:
     sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {}
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
-        self._calls, self._settings = calls, settings
+        self._calls, self._settings, self._parameters = calls, settings, parameters_of(settings)
         users = settings.sip_users
         self._digest = Digest({name: word for name, _, word in users_in(users)}) if users else None
         self._address: Address = ("", 0)
@@ -217,7 +217,7 @@ class SipDoor:
 
     def _call(self, call: IncomingCall, caller: Caller) -> Call:
         headers = {name.lower(): values[0] for name, values in call.invite.headers.items() if values}
-        parameters = {
+        parameters = self._parameters | {
             name.removeprefix(PARAMETER_HEADER).replace("-", "_"): value
             for name, value in headers.items()
             if name.startswith(PARAMETER_HEADER)
