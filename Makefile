@@ -22,7 +22,8 @@ demo: $(VENV)/.runtime  ## Transcribe a real recording live, in this terminal
 test: dev clients lint  ## Check style and types, run all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
-test-slow: dev clients fresh-demo  ## Run what takes minutes, and the demo in a fresh copy of the tree
+test-slow: dev clients fresh-demo  ## Run what takes minutes, agent frameworks, and the demo in a fresh copy of the tree
+	@PYTHON=$(PYTHON) scripts/agent-frameworks pipecat livekit
 	@scripts/debian-asterisk .venvs/asterisk
 	$(BIN)/python -m pytest -m slow
 
@@ -41,7 +42,6 @@ dev: $(VENV)/.dev
 
 clients: $(VENV)/.dev
 	@scripts/debian-packages
-	@PYTHON=$(PYTHON) scripts/agent-frameworks pipecat livekit
 	@if ! command -v npm >/dev/null; then echo "npm is missing: the tests of the JavaScript SDK will be skipped"; \
 	else $(MAKE) --no-print-directory $(JS)/node_modules/.installed; fi
 

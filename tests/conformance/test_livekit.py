@@ -15,6 +15,9 @@ from recordings import TRANSCRIPTS
 from relay import bad_line
 from sound import pcm, recording_at, share_of, silence
 
+# Two frameworks are 800 MB to install.
+pytestmark = pytest.mark.slow
+
 CONVERSATION = Path(__file__).parent / "frameworks" / "livekit_conversation.py"
 SESSION = Path(__file__).parent / "frameworks" / "livekit_session.py"
 DEFAULTS: dict[str, Any] = {"endpointing": 0.05, "maximum_duration_without_endpointing": 5}
@@ -78,7 +81,6 @@ async def test_a_stream_ends_when_its_connection_is_lost(server, livekit, tmp_pa
     assert len(story["ids"]) == 1
 
 
-@pytest.mark.slow
 async def test_an_agent_keeps_listening_when_its_connection_is_lost(server, livekit, tmp_path):
     """The example's agent answers what it hears, before a connection breaks and after it, in a session of its own."""
     (tmp_path / "speech.pcm").write_bytes(pcm(recording_at("beckett", 16_000)))

@@ -18,6 +18,9 @@ from recordings import TRANSCRIPTS, recording_path
 from relay import bad_line
 from sound import pcm, recording_at, share_of, silence
 
+# Two frameworks are 800 MB to install.
+pytestmark = pytest.mark.slow
+
 SESSION = Path(__file__).parent / "frameworks" / "pipecat_session.py"
 RATE = 8000
 PHONE = pcm(np.concatenate([recording_at("beckett", RATE)[: round(6.2 * RATE)], silence(1.0, RATE)]))
@@ -78,7 +81,6 @@ async def test_the_service_resumes_on_a_bad_line(server, pipecat, phone):
     assert server.file(story["id"])[44:] == PHONE
 
 
-@pytest.mark.slow
 async def test_an_agent_answers_a_call(server, pipecat):
     """The example hears a call in Twilio's format and asks its model what was said; the end of the call ends all."""
     port = free_port()
