@@ -104,15 +104,17 @@ async def test_a_peer_that_leaves_before_its_first_message_is_not_written_to():
     [
         (b"Basic " + base64.b64encode(b"any:vv_key"), "vv_key"),
         (b"basic " + base64.b64encode(b"any:with:colon"), "with:colon"),
-        (b"Basic " + base64.b64encode(b"any:"), None),
+        (b"Basic " + base64.b64encode(b"vv_key:"), "vv_key"),
+        (b"Basic " + base64.b64encode(b":"), None),
         (b"Basic " + base64.b64encode(b"\xff\xfe"), None),
         (b"Basic %%%", None),
-        (b"Bearer vv_key", None),
+        (b"Bearer vv_key", "vv_key"),
+        (b"Digest vv_key", None),
         (b"", None),
     ],
 )
-def test_a_key_may_be_the_password_of_basic_authorization(header, key):
-    """As Asterisk sends the password of its WebSocket client; whatever else stands there is no key."""
+def test_a_key_may_be_a_bearer_token_or_stand_in_basic_authorization(header, key):
+    """As Asterisk sends the password of its WebSocket client, and URLs of media streams carry one."""
     assert key_of(Line(headers=[(b"authorization", header)]).socket) == key
 
 

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vivavoce.api.connections import RECEIPTS
 from vivavoce.events import AudioRefused, Problem
+from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.runtime.parts import Connection
@@ -22,15 +23,6 @@ from vivavoce.runtime.session import Session
 from vivavoce.wire.live import AudioChunk, BadChunk, BadMessage, CloseCode, StopRecording, receive
 
 log = structlog.get_logger()
-
-_CODES = {
-    Ending.FINISHED: CloseCode.NORMAL,
-    Ending.REPLACED: CloseCode.REPLACED,
-    Ending.LOST: CloseCode.RESTART,
-    Ending.SLOW: CloseCode.RESTART,
-    Ending.FAILED: CloseCode.FAILED,
-    Ending.RESTARTING: CloseCode.RESTART,
-}
 
 
 async def live_socket(websocket: WebSocket) -> None:
@@ -106,7 +98,7 @@ async def _write(websocket: WebSocket, session: Session, connection: Connection)
 
 
 async def _close(websocket: WebSocket, ending: Ending) -> int:
-    code = _CODES[ending]
+    code = CLOSE_CODES[ending]
     if websocket.application_state is WebSocketState.CONNECTED:
         with suppress(WebSocketDisconnect, RuntimeError):
             await websocket.close(code, ending.value)

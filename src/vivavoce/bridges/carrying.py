@@ -18,8 +18,7 @@ async def carry(leg: Leg, reading: Coroutine[Any, Any, bool], close: Callable[[E
     """Let `reading` feed a leg until the call is over or the transport is lost; give which of these, for the log.
 
     `reading` gives whether the peer hung up. Where it did not, or raises, the session waits for the leg to return.
-    `close` ends the transport, as the session wants it or, with None, after its peer. After a hang-up this stays until
-    the session is over, since a session without a reader would wait for one.
+    `close` ends the transport, as the session wants it or, with None, because there is no more to carry.
     """
     reader = asyncio.create_task(reading, name=f"call-{leg.session_id}")
     ends: set[asyncio.Future[Any]] = {reader, leg.ended}
@@ -33,7 +32,6 @@ async def carry(leg: Leg, reading: Coroutine[Any, Any, bool], close: Callable[[E
             return "lost"
         await leg.hang_up()
         await close(None)
-        await leg.ended
         return "hung up"
     finally:
         reader.cancel()

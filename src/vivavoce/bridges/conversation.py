@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from vivavoce.bridges.calls import Call
 from vivavoce.bridges.unpacking import unpacker
 from vivavoce.errors import UnsupportedAudio, VivavoceError
+from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.wire.live import CloseCode
@@ -45,14 +46,6 @@ MAX_COMPLAINTS = 32
 _TOO_LATE = Refusal("config_timeout", f"the first frame did not come within {FIRST_MESSAGE_S:g} s", CloseCode.TOO_LATE)
 _TOO_LONG = Refusal("chunk_too_long", f"a frame must not hold more than {MAX_CHUNK_S:g} s of audio")
 
-_ENDS = {
-    Ending.FINISHED: (CloseCode.NORMAL, "the session is finished"),
-    Ending.REPLACED: (CloseCode.REPLACED, "a newer connection took the session over"),
-    Ending.LOST: (CloseCode.RESTART, "audio could not be stored; connect again"),
-    Ending.SLOW: (CloseCode.RESTART, "messages are not read fast enough; connect again"),
-    Ending.FAILED: (CloseCode.FAILED, "internal error"),
-    Ending.RESTARTING: (CloseCode.RESTART, "the server restarts; connect again"),
-}
 _CUT_OFF = (None, Ending.LOST, Ending.SLOW, Ending.RESTARTING)
 """Ends of the socket, the client's own among them, that leave a session which would take more audio."""
 
@@ -118,7 +111,7 @@ class _Conversation:
                 ending = leg.ended.result() if leg.ended.done() else writer.result()
             await _cancel(writer, complainer)  # what they still hold must not come after the close
             if ending is not None:
-                await self._close(*_ENDS[ending])
+                await self._close(CLOSE_CODES[ending], ending.value)
             elif (refusal := reader.result()) is not None:
                 await self._refuse(refusal)
         finally:

@@ -30,9 +30,6 @@ ALIVE_S = 10.0
 RECEIVE_BUFFER_BYTES = 4 << 20
 """Two seconds of 256 streams; the system may give less."""
 
-FINISH_S = 60.0
-"""How long the last finals of a call may take before its leg lets go of the session."""
-
 
 class Media:
     """The audio of one RTP stream; `silent_s` without a packet ends it, None never does."""
@@ -89,12 +86,6 @@ class Media:
         if audio := self._buffer.flush():
             await leg.feed(audio)
         return True
-
-
-async def end_call(leg: Leg) -> None:
-    """Hang up, and let the session say its last words."""
-    await leg.hang_up()
-    await asyncio.wait({leg.ended}, timeout=FINISH_S)
 
 
 async def _any_done(futures: set[asyncio.Future[Any]], timeout_s: float) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -19,14 +18,15 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
 from vivavoce.errors import CapacityError, MalformedMessage, RequestError
+from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
-from vivavoce.runtime.mailbox import Ending
 from vivavoce.wire.live import CloseCode
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from vivavoce.bridges.calls import Leg
+    from vivavoce.runtime.mailbox import Ending
 
 log = structlog.get_logger()
 
@@ -37,14 +37,6 @@ POLICY, TRY_LATER = 1008, 1013
 
 _HUNG_UP = {1000, 1001}
 _MAX_REASON_BYTES = 120
-_CODES = {
-    Ending.FINISHED: CloseCode.NORMAL,
-    Ending.REPLACED: CloseCode.REPLACED,
-    Ending.LOST: CloseCode.RESTART,
-    Ending.SLOW: CloseCode.RESTART,
-    Ending.FAILED: CloseCode.FAILED,
-    Ending.RESTARTING: CloseCode.RESTART,
-}
 
 
 class MediaSocket:
@@ -72,7 +64,7 @@ class MediaSocket:
 
     async def carry(self, leg: Leg, on_text: Callable[[str], None], first: bytes | None = None) -> str:
         """Feed a leg, beginning with what is already there, until the call is over; give how it ended, for the log."""
-        return await carry(leg, self._feed(leg, on_text, first), self._close)
+        return await carry(leg, self._feed(leg, on_text, first), self.end)
 
     async def _feed(self, leg: Leg, on_text: Callable[[str], None], first: bytes | None) -> bool:
         if first:
@@ -97,9 +89,12 @@ class MediaSocket:
             raise MalformedMessage(f"a frame of {len(frame)}; the most is {MAX_FRAME_BYTES}")
         return frame
 
-    async def _close(self, ending: Ending | None) -> None:
-        if ending is not None:
-            await self.close(_CODES[ending], ending.value)
+    async def end(self, ending: Ending | None) -> None:
+        """Close the socket as the session wants it, or, with None, because the call is over."""
+        if ending is None:
+            await self.close(CloseCode.NORMAL, "the call is over")
+        else:
+            await self.close(CLOSE_CODES[ending], ending.value)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, or refuse its handshake, unless it is closed already."""
@@ -127,10 +122,13 @@ async def media_socket(websocket: WebSocket, bridge: str) -> AsyncIterator[Media
 
 
 def key_of(websocket: WebSocket) -> str | None:
-    """Give the API key in the socket's path, or the password of its basic authorization, where Asterisk puts one."""
+    """Give the API key in the socket's path, or in its authorization: a bearer token, or a password as in URLs."""
     key: str | None = websocket.path_params.get("key")
     scheme, _, text = websocket.headers.get("authorization", "").partition(" ")
-    if key is None and scheme.lower() == "basic":
-        with suppress(ValueError, binascii.Error):
-            key = base64.b64decode(text, validate=True).decode().partition(":")[2] or None
+    if key is None and scheme.lower() == "bearer":
+        key = text.strip() or None
+    elif key is None and scheme.lower() == "basic":
+        with suppress(ValueError):
+            name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
+            key = password or name or None
     return key

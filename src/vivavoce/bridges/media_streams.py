@@ -9,25 +9,21 @@ stream of the same call and the same tracks finds it again. Nothing is sent back
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import structlog
-from starlette.websockets import WebSocketDisconnect
 
 from vivavoce.bridges.calls import Call, Calls, Leg
+from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
+from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.bridges.signatures import checks
-from vivavoce.errors import InvalidConfig, MalformedMessage, NotAllowed, VivavoceError
+from vivavoce.errors import MalformedMessage, NotAllowed
 from vivavoce.model import AudioFormat
-from vivavoce.runtime import metrics
-from vivavoce.runtime.mailbox import Ending
 from vivavoce.wire.call import request_of
-from vivavoce.wire.live import CloseCode
 from vivavoce.wire.media_streams import (
     DIALECTS,
     Dialect,
@@ -48,9 +44,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-START_S = 10.0
-"""A socket that has not begun a stream after this long is closed."""
-
 QUIET_S = 1.0
 """After this long without a frame, what a track still waits for is given up."""
 
@@ -63,9 +56,9 @@ MAX_FRAME_BYTES = 64 * 1024
 MAX_UNREADABLE = 100
 """Frames of a stream that may be unreadable; the next one ends it."""
 
-_POLICY = 1008
-_ORDERLY = frozenset({1000, 1005})
-_CODES = {Ending.FINISHED: CloseCode.NORMAL, Ending.REPLACED: CloseCode.REPLACED, Ending.FAILED: CloseCode.FAILED}
+_HUNG_UP = {1000, 1001, 1005}
+"""Closes that end a call where the network has no message for that; it does not come back after any of them."""
+
 _CHOICES = {**{track: (track,) for track in TRACKS}, "both": TRACKS}
 
 
@@ -88,7 +81,6 @@ class MediaStreams:
     def __init__(self, calls: Calls, settings: Settings) -> None:
         self._calls = calls
         self._checks = checks(settings)
-        self._leaving: set[Leg] = set()
         self.sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {
             f"/bridges/{dialect.name}{key}": partial(self._serve, dialect)
             for dialect in DIALECTS
@@ -99,69 +91,26 @@ class MediaStreams:
         """Have nothing to listen on: the networks come to the server's own port."""
 
     async def close(self) -> None:
-        """Let go of the calls that were hung up and still have last words; the server has closed all sockets."""
-        for leg in list(self._leaving):
-            leg.drop()
+        """Have nothing to close: the server has closed the sockets before this."""
 
     async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
         """Serve one socket from its handshake to its end."""
-        try:
+        async with media_socket(websocket, dialect.name) as socket:
             caller = await self._admit(dialect, websocket)
-        except VivavoceError as error:
-            _turn_away(dialect, "refused", error)
-            await websocket.close(_POLICY)
-            return
-        await websocket.accept()
-        stream = _Stream(dialect, websocket)
-        try:
+            await socket.accept()
+            stream = _Stream(dialect, websocket)
             leg = await self._calls.answer(await stream.call(caller))
-        except MalformedMessage as error:
-            _turn_away(dialect, "malformed", error)
-        except VivavoceError as error:
-            _turn_away(dialect, "rejected", error)
-        else:
-            await self._carry(stream, leg)
-            return
-        await _close(websocket, _POLICY)
+            how = await carry(leg, stream.play(leg), socket.end)
+            log.info("call over", bridge=dialect.name, session=leg.session_id, how=how)
 
     async def _admit(self, dialect: Dialect, websocket: WebSocket) -> Caller:
         """Give whose call this is, before anything is accepted; raises `NotAllowed` and the like."""
         check = self._checks.get(dialect.name)
         if check is not None and not check(websocket):
             raise NotAllowed(f"the handshake is not signed by {dialect.name} for the address that it came to")
-        key = websocket.path_params.get("key")
-        if key is None and check is None:
-            key = _key_in(websocket.headers.get("authorization", ""))
+        # Where a network signs its requests, what else it authorizes itself by is not for us.
+        key = websocket.path_params.get("key") if check is not None else key_of(websocket)
         return await self._calls.admit(websocket, key=key, signed=check is not None)
-
-    async def _carry(self, stream: _Stream, leg: Leg) -> None:
-        """Carry a stream's audio to its leg until either ends."""
-        playing = asyncio.create_task(stream.play(leg), name=f"stream-{leg.session_id}")
-        ends: set[asyncio.Future[Any]] = {playing, leg.ended}
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if leg.ended.done():
-                # Before what the stream says: one that was replaced may not end its successor's call.
-                await _close(stream.websocket, _CODES.get(leg.ended.result(), CloseCode.RESTART))
-            elif playing.result():
-                await leg.hang_up()
-                self._leaving.add(leg)
-                await _close(stream.websocket, CloseCode.NORMAL)
-            else:
-                await _close(stream.websocket, _POLICY)
-        finally:
-            playing.cancel()
-            await asyncio.gather(playing, return_exceptions=True)
-            log.info("stream ended", bridge=stream.dialect.name, session=leg.session_id)
-            if leg in self._leaving:
-                # Its messages are taken off until the session has said everything, which needs no socket.
-                leg.ended.add_done_callback(lambda _: self._let_go(leg))
-            else:
-                leg.drop()
-
-    def _let_go(self, leg: Leg) -> None:
-        self._leaving.discard(leg)
-        leg.drop()
 
 
 class _Stream:
@@ -181,14 +130,14 @@ class _Stream:
         parameters that cannot be read.
         """
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(FIRST_MESSAGE_S):
                 started = await self._start()
                 parameters = {**self.websocket.query_params, **started.parameters}
                 self._names = started.tracks or _CHOICES.get(parameters.get("tracks", ""), ())
                 while not self._names:
                     await self._first_track()
         except TimeoutError:
-            raise MalformedMessage(f"no stream was begun within {START_S:g} s") from None
+            raise MalformedMessage(f"no stream was begun within {FIRST_MESSAGE_S:g} s") from None
         audio = AudioFormat(encoding=started.encoding, sample_rate=started.sample_rate)
         self._tracks = Tracks(self._names, sample_rate=audio.sample_rate, sample=audio.silent_sample)
         request = request_of(
@@ -206,7 +155,7 @@ class _Stream:
         assert self._tracks is not None
         unreadable = 0
         event: _Event = self._first or Ignored()
-        while not isinstance(event, Stopped | _Lost) and unreadable <= MAX_UNREADABLE:
+        while not isinstance(event, Stopped | _Lost):
             match event:
                 case Media() if event.track in self._names:
                     await _feed(leg, self._tracks.place(event))
@@ -215,6 +164,8 @@ class _Stream:
                 case Unreadable():
                     unreadable += 1
                     self._note(event.reason)
+                    if unreadable > MAX_UNREADABLE:
+                        raise MalformedMessage(f"more than {MAX_UNREADABLE} frames cannot be read")
                 case _Quiet():
                     await _feed(leg, self._tracks.settle(ahead_s=AHEAD_S))
             event = await self._next()
@@ -252,7 +203,7 @@ class _Stream:
 
     def _event(self, frame: Mapping[str, Any]) -> StreamEvent | _Lost:
         if frame["type"] == "websocket.disconnect":
-            return Stopped() if frame.get("code") in _ORDERLY and not self.dialect.stops else _Lost()
+            return Stopped() if frame.get("code") in _HUNG_UP and not self.dialect.stops else _Lost()
         data = frame.get("bytes")
         content: str | bytes = frame["text"] if data is None else data
         if len(content) > MAX_FRAME_BYTES:
@@ -269,29 +220,3 @@ class _Stream:
 async def _feed(leg: Leg, audio: bytes) -> None:
     if audio:
         await leg.feed(audio)
-
-
-async def _close(websocket: WebSocket, code: int) -> None:
-    """Close a socket that the network may have closed already."""
-    with suppress(WebSocketDisconnect, RuntimeError):
-        await websocket.close(code)
-
-
-def _turn_away(dialect: Dialect, outcome: str, error: VivavoceError) -> None:
-    """Log and count a call that gets no session."""
-    metrics.CALLS.labels(dialect.name, outcome).inc()
-    problems = error.problems if isinstance(error, InvalidConfig) else ()
-    log.warning("call turned away", bridge=dialect.name, outcome=outcome, reason="; ".join([str(error), *problems]))
-
-
-def _key_in(authorization: str) -> str | None:
-    """Give the API key in an `Authorization` header: a bearer token, or a password as URLs carry it."""
-    scheme, _, value = authorization.partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return value.strip() or None
-        case "basic":
-            with suppress(ValueError):
-                name, _, password = b64decode(value, validate=True).decode().partition(":")
-                return password or name or None
-    return None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from vivavoce.bridges.calls import Call, parameters_of
-from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
+from vivavoce.bridges.media import ENCODING, Media, open_port
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.runtime import metrics
 from vivavoce.wire.call import request_of
@@ -143,7 +143,7 @@ class RtpDoor:
             if await media.pour(leg):
                 # The address may begin a new stream while this one says its last words.
                 del self._streams[key]
-                await end_call(leg)
+                await leg.hang_up()
             else:
                 self._ignore(key)
         except VivavoceError as error:

@@ -29,7 +29,7 @@ from aiosipua.uas import SipUAS
 
 from vivavoce import __version__
 from vivavoce.bridges.calls import Call, parameters_of
-from vivavoce.bridges.media import ENCODING, Media, end_call, open_port
+from vivavoce.bridges.media import ENCODING, Media, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
 from vivavoce.config import users_in
@@ -186,7 +186,6 @@ class SipDoor:
                 call.accept(answer)
                 await line.media.pour(leg)
                 call.hangup()
-            await end_call(leg)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's message does, he gets an answer
             self._refuse(call, error)
         finally:
