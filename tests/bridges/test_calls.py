@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import pytest
 from starlette.websockets import WebSocket
 
 import recordings
+from vivavoce.bridges import calls as bridged
 from vivavoce.bridges.calls import Call, Calls
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, Unauthorized, Unsupported
-from vivavoce.model import Status
+from vivavoce.errors import NotAllowed, StoreError, Unauthorized, Unsupported
+from vivavoce.model import SessionRecord, Status
 from vivavoce.reception.access import Access, Caller, new_key
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.mailbox import Ending
@@ -61,7 +61,8 @@ async def test_a_leg_that_comes_back_goes_on_with_its_session_on_the_clock_of_th
         again.drop()
         session = hub.find_leg("local", "test/one")
         assert session is not None
-        session._created_at -= timedelta(seconds=len(SPEECH) / 32_000 + 3)
+        assert session._zero_at is not None
+        session._zero_at -= len(SPEECH) / 32_000 + 3
         third = await calls.answer(call())
         assert 3 <= third.away_s < 4
         third.drop()
@@ -90,6 +91,80 @@ async def test_a_door_that_listens_gets_messages_and_a_call_after_the_stop_is_a_
         assert item is Ending.FINISHED
         assert "transcript" in types
         assert "audio_chunk" not in types
+
+
+async def test_a_leg_that_comes_back_in_another_format_is_a_new_call(tmp_path):
+    """Its bytes would be noise in the old session."""
+    async with answering(tmp_path) as (calls, _):
+        wide = await calls.answer(call())
+        await wide.feed(SPEECH[:3200])
+        wide.drop()
+        narrow = await calls.answer(call(request_of({}, encoding="wav/ulaw", sample_rate=8000, metadata={})))
+        assert narrow.session_id != wide.session_id
+
+
+async def test_two_transports_at_once_are_one_session(tmp_path):
+    async with answering(tmp_path) as (calls, _):
+        one, other = await asyncio.gather(calls.answer(call()), calls.answer(call()))
+        assert one.session_id == other.session_id
+
+
+async def test_a_call_outlives_a_write_that_was_lost(tmp_path):
+    """What could not be stored is silence; nobody hangs up."""
+    async with answering(tmp_path) as (calls, hub):
+        leg = await calls.answer(call())
+        await leg.feed(SPEECH[:32_000])
+        session = hub.find_leg("local", "test/one")
+        assert session is not None
+        session._on_lost(StoreError("the disk is full"))
+        session._zero_at -= 2
+        await leg.feed(SPEECH[32_000:64_000])
+        assert leg.away_s >= 1
+        assert not leg.ended.done()
+        await leg.hang_up()
+        leg.drop()
+        record = await ended(hub, leg.session_id)
+        assert record.audio_bytes == pytest.approx(64_000 + leg.away_s * 32_000, abs=64)
+
+
+async def test_a_call_on_hold_is_kept_and_its_time_goes_on(tmp_path, monkeypatch):
+    """Silence stands for what does not come; a network that stamps its audio is only kept."""
+    monkeypatch.setattr(bridged, "QUIET_S", 0.0)
+    async with answering(tmp_path) as (calls, hub):
+        leg = await calls.answer(call())
+        await leg.feed(SPEECH[:3200])
+        session = hub.find_leg("local", "test/one")
+        assert session is not None
+        session._zero_at -= 5
+        await leg.keep_time(fill=False)
+        assert session.missed_s > 4
+        await leg.keep_time(fill=True)
+        assert session.missed_s < 0.1
+        assert not leg.ended.done()
+
+
+async def test_a_call_remembers_one_place_only(tmp_path):
+    """It never says where it goes on, so ends of acknowledgments are not kept for it."""
+    async with answering(tmp_path) as (calls, hub):
+        leg = await calls.answer(call())
+        for at in range(0, 64_000, 640):
+            await leg.feed(SPEECH[at : at + 640])
+        await leg.hang_up()
+        leg.drop()
+        record = await ended(hub, leg.session_id)
+        assert record.audio_bytes == 64_000
+        assert record.ack_ends == (64_000,)
+
+
+async def ended(hub: Hub, session_id: str) -> SessionRecord:
+    """Give a session's record once it is done."""
+    async with asyncio.timeout(60):
+        while True:
+            record = await hub.store.session(session_id)
+            assert record is not None
+            if record.status is Status.DONE:
+                return record
+            await asyncio.sleep(0.05)
 
 
 async def test_a_newer_transport_of_the_same_leg_replaces_the_older(tmp_path):

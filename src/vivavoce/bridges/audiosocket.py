@@ -21,7 +21,7 @@ import structlog
 from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
 from vivavoce.config import option_names
-from vivavoce.errors import CapacityError, InvalidConfig, MalformedMessage, RequestError, SetupError, UnsupportedAudio
+from vivavoce.errors import MalformedMessage, NotAllowed, SetupError, UnsupportedAudio, VivavoceError
 from vivavoce.reception.origin import is_loopback
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
@@ -134,7 +134,7 @@ class _Connection:
         """Carry a call; whatever is wrong with it ends here, in one line of the log."""
         try:
             await self._call()
-        except (RequestError, CapacityError) as error:
+        except VivavoceError as error:
             metrics.CALLS.labels(NAME, "refused").inc()
             reason = "; ".join([str(error), *getattr(error, "problems", ())])
             log.warning("call refused", bridge=NAME, peer=self._peer, reason=reason)
@@ -238,14 +238,14 @@ async def _opening(events: AsyncGenerator[Event]) -> tuple[str, Audio] | None:
     return None
 
 
-def _farewell(error: RequestError | CapacityError) -> bytes:
+def _farewell(error: VivavoceError) -> bytes:
     """Give the frame to refuse a call with; a stranger is told nothing."""
     match error:
         case MalformedMessage():
             return error_frame(Fault.MALFORMED)
         case UnsupportedAudio():
             return error_frame(Fault.RATE)
-        case InvalidConfig() | CapacityError():
-            return HANG_UP
-        case _:
+        case NotAllowed():
             return b""
+        case _:
+            return HANG_UP

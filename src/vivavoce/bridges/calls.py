@@ -9,10 +9,12 @@ Unlike a client of the live socket, a call never repeats what it sent.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -25,6 +27,7 @@ from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.wire.call import PARAMETERS, request_of
 from vivavoce.wire.live import CloseCode
+from vivavoce.wire.schema import InitRequest, audio_format
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -38,6 +41,15 @@ log = structlog.get_logger()
 
 SILENCE_AT_ONCE_S = 1.0
 """Silence for a leg that was away is fed in pieces of this length."""
+
+QUIET_S = 1.0
+"""After this long without audio a call is on hold, or as good as that."""
+
+SHORT_S = 0.1
+"""A gap that is no longer than this is the network's, and not filled."""
+
+_FORMAT_FIELDS = ("encoding", "bit_depth", "sample_rate", "channels")
+_DEFAULT_FORMAT = {name: InitRequest.model_fields[name].default for name in _FORMAT_FIELDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,7 @@ class Calls:
 
     def __init__(self, hub: Hub, access: Access, settings: Settings) -> None:
         self._hub, self._access, self._settings = hub, access, settings
+        self._answering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def admit(self, connection: HTTPConnection, *, key: str | None = None, signed: bool = False) -> Caller:
         """Give whose call a socket brings: by `key`, from its path, its headers or its query; or by `admit_peer`.
@@ -93,19 +106,25 @@ class Calls:
         if call.request.get("callback") and not self._settings.bridge_callbacks:
             raise Unsupported("calls may not name a callback address here; see --bridge-callbacks")
         name = f"{call.bridge}/{call.id}"
-        session = self._hub.find_leg(call.caller.owner, name)
-        if session is None or session.stopped:
-            _, token = await create(self._hub, self._settings, call.caller, call.request, leg=name)
-            session = self._hub.find(token)
+        lock = self._answering.setdefault((call.caller.owner, name), asyncio.Lock())
+        async with lock:
+            session = self._hub.find_leg(call.caller.owner, name)
+            returns = session is not None and self._fits(session, call)
+            if session is None or not returns:
+                _, token = await create(self._hub, self._settings, call.caller, call.request, leg=name)
+                session = self._hub.find(token)
             if session is None:
                 raise UnknownSession("the session ended before the call was answered")
-            metrics.CALLS.labels(call.bridge, "answered").inc()
-        else:
-            metrics.CALLS.labels(call.bridge, "returned").inc()
-        leg = Leg(session)
-        await leg.open(listens=listens)
+            leg = Leg(session)
+            await leg.open(listens=listens)
+        metrics.CALLS.labels(call.bridge, "returned" if returns else "answered").inc()
         log.info("call answered", bridge=call.bridge, session=session.id, away_s=round(leg.away_s, 1))
         return leg
+
+    def _fits(self, session: Session, call: Call) -> bool:
+        """Tell whether a session can go on with a leg: it still listens, in the same format, to the same call."""
+        over = session.stopped or session.over or session.missed_s > self._settings.max_session
+        return not over and session.options.audio == audio_format({**_DEFAULT_FORMAT, **call.request})
 
 
 class Leg:
@@ -122,6 +141,7 @@ class Leg:
         self.away_s = 0.0
         self._connection: Connection | None = None
         self._listens = self._lost = False
+        self._fed_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self, *, listens: bool) -> None:
@@ -133,9 +153,23 @@ class Leg:
         """Take audio in the session's encoding, channels interleaved; waits while the disk is behind."""
         if self._lost:
             # What could not be stored is gone, as on any telephone line; what follows keeps its time.
+            self._leave(None)
             await self._connect(missed=True)
         if self._connection is not None:
+            self._fed_at = time.monotonic()
             await self._session.feed(self._connection, data)
+
+    async def keep_time(self, *, fill: bool) -> None:
+        """Say that the call stands although it brings no audio now, as on hold.
+
+        With `fill` the audio that is missing becomes silence; not for a network that stamps its audio with its time.
+        """
+        if self._connection is None or time.monotonic() - self._fed_at < QUIET_S:
+            return
+        if fill:
+            await self._feed_silence(self._connection)
+        else:
+            await self._session.feed(self._connection, b"")
 
     async def take(self) -> str | Ending:
         """Give the session's next message as JSON text, or how it wants the transport to end.
@@ -160,9 +194,12 @@ class Leg:
         """Let go of the transport: it is lost, and the session waits for the leg, or everything is said."""
         if self._reading is not None:
             self._reading.cancel()
+        # A leg that hung up does not come back for what it has not heard.
+        self._leave(CloseCode.NORMAL if self._session.stopped else None)
+
+    def _leave(self, code: CloseCode | None) -> None:
         if self._connection is not None:
-            # A leg that hung up does not come back for what it has not heard.
-            self._session.disconnect(self._connection, CloseCode.NORMAL if self._session.stopped else None)
+            self._session.disconnect(self._connection, code)
             self._connection = None
 
     async def _connect(self, *, missed: bool) -> None:
@@ -172,16 +209,21 @@ class Leg:
         self._connection = await self._session.connect(self._end, repeats=False)
         if not self._listens:
             self._reading = asyncio.create_task(self._read_off(), name=f"leg-{self.session_id}")
+        self._fed_at = time.monotonic()
         if missed:
             await self._feed_silence(self._connection)
 
     async def _feed_silence(self, connection: Connection) -> None:
-        self.away_s = left_s = self._session.missed_s
-        audio = self._session.options.audio
-        while left_s > 0:
-            frames = round(min(left_s, SILENCE_AT_ONCE_S) * audio.sample_rate)
+        """Bring the session's audio up to the present."""
+        missed_s = self._session.missed_s
+        if missed_s <= SHORT_S:
+            return
+        self.away_s, audio = missed_s, self._session.options.audio
+        while missed_s > 0:
+            frames = round(min(missed_s, SILENCE_AT_ONCE_S) * audio.sample_rate)
             await self._session.feed(connection, audio.silent_sample * audio.channels * frames)
-            left_s -= SILENCE_AT_ONCE_S
+            await asyncio.sleep(0)
+            missed_s -= SILENCE_AT_ONCE_S
 
     async def _read_off(self) -> None:
         """Take messages nobody on the line reads; they are stored, watched and called back."""

@@ -17,7 +17,7 @@ import structlog
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
-from vivavoce.errors import CapacityError, MalformedMessage, RequestError
+from vivavoce.errors import MalformedMessage, VivavoceError
 from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
 from vivavoce.wire.live import CloseCode
@@ -114,7 +114,7 @@ async def media_socket(websocket: WebSocket, bridge: str) -> AsyncIterator[Media
         yield socket
     except WebSocketDisconnect:
         log.info("call without audio", bridge=bridge, peer=peer)
-    except (RequestError, CapacityError) as error:
+    except VivavoceError as error:
         metrics.CALLS.labels(bridge, "refused").inc()
         reason = "; ".join([str(error), *getattr(error, "problems", ())])
         log.warning("call refused", bridge=bridge, peer=peer, reason=reason)

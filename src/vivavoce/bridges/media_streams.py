@@ -100,7 +100,7 @@ class MediaStreams:
             await socket.accept()
             stream = _Stream(dialect, websocket)
             leg = await self._calls.answer(await stream.call(caller))
-            how = await carry(leg, stream.play(leg), socket.end)
+            how = await carry(leg, stream.play(leg), socket.end, stamped=True)
             log.info("call over", bridge=dialect.name, session=leg.session_id, how=how)
 
     async def _admit(self, dialect: Dialect, websocket: WebSocket) -> Caller:

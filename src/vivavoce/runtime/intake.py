@@ -67,6 +67,7 @@ class Intake:
         self._on_their_way: deque[int] = deque()
         self._header_stop = 0
         self._broken = False
+        self._repeats = True
         self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_CHUNKS)
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
@@ -107,6 +108,7 @@ class Intake:
         """
         await self._journal.settle(self._session_id)
         self._broken = False
+        self._repeats = repeats
         self._overlap = Overlap(self._ack_ends if repeats else (), self.size, self.read)
         self._resumed = False
 
@@ -138,8 +140,11 @@ class Intake:
     def _resume(self, start: int, fresh: bytes) -> None:
         self._resumed = True
         metrics.RESUMES_AMBIGUOUS.inc(self._overlap.guessed)
-        while self._ack_ends[0] < start:
+        while self._ack_ends and self._ack_ends[0] < start:
             self._ack_ends.popleft()
+        if not self._ack_ends:
+            # The disk lost bytes, and ends with them: the journal may end between two acknowledgments.
+            self._ack_ends.append(start)
         # A stream that is all new may be that of a client which never repeats anything, so it shows nothing.
         self._on_resumed(start if start < self.size and not self._overlap.guessed else 0)
         # One acknowledgment for what came again and what is new behind it: Pipecat's client takes the first one on a
@@ -164,8 +169,7 @@ class Intake:
             session_id=self._session_id,
             audio_bytes=self.size,
             audio_start=header,
-            # Those on their way included: they are acknowledged before this write is.
-            ack_ends=(*self._recent_ends(), *self._on_their_way),
+            ack_ends=self._ends_to_store(),
             epoch=self._epoch,
         )
         if len(data) <= LATEST_BYTES:
@@ -180,6 +184,8 @@ class Intake:
                 self._failed(error)
             return
         self.durable = stop
+        if not self._repeats:
+            self._ack_ends.clear()
         self._ack_ends.append(stop)
         while self._on_their_way and self._on_their_way[0] <= stop:
             self._on_their_way.popleft()
@@ -196,6 +202,12 @@ class Intake:
         self._on_their_way.clear()
         if self._header_stop > self.durable:
             self.audio_start, self._head = None, self.read(0, self.durable)
+
+    def _ends_to_store(self) -> tuple[int, ...]:
+        if not self._repeats:
+            return (self.size,)
+        # Those on their way included: they are acknowledged before this write is.
+        return (*self._recent_ends(), *self._on_their_way)
 
     def _recent_ends(self) -> list[int]:
         """Give the ends that a next process should know: the last few, and those not known to have arrived."""

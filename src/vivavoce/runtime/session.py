@@ -150,6 +150,9 @@ class Session:
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s = record.transcription_s
         self._created_at, self._past, self._opened = record.created_at, past, opened
+        # When the audio began. Where that was in an earlier process, it is not known better than this.
+        age_s = (now() - record.created_at).total_seconds()
+        self._zero_at = time.monotonic() - age_s if record.audio_bytes else None
         self._examiner = Examiner(said=self._said, say=self._say, woken=self._wake.set)
 
     def opening(self, at: datetime) -> tuple[Delivery, ...]:
@@ -176,8 +179,10 @@ class Session:
 
     @property
     def missed_s(self) -> float:
-        """How much of the time since the session began is not in its audio: what a call that was away did not send."""
-        return max((now() - self._created_at).total_seconds() - self._seconds(self._intake.size), 0.0)
+        """How much of the time since the first audio is not in it: what a call did not send while away or on hold."""
+        if self._zero_at is None:
+            return 0.0
+        return max(time.monotonic() - self._zero_at - self._seconds(self._intake.size), 0.0)
 
     @property
     def options(self) -> SessionOptions:
@@ -252,7 +257,7 @@ class Session:
             await self.refuse(connection, AudioRefused(reason=reason))
             return
         if not self._started:
-            self._started = True
+            self._started, self._zero_at = True, time.monotonic()
             self._say(RecordingStarted(), self._write(status=Status.PROCESSING))
         before = self._intake.size
         if await self._intake.feed(data):
