@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 import recordings
 from vivavoce.bridges.calls import Call, Calls
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, Unauthorized, Unsupported
+from vivavoce.errors import NotAllowed, RateExceeded, Unauthorized, Unsupported
 from vivavoce.model import Status
 from vivavoce.reception.access import Access, Caller, new_key
 from vivavoce.runtime.hub import Hub
@@ -139,5 +139,30 @@ async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(
                 await calls.admit(socket(stranger))
         with pytest.raises(Unauthorized):
             await calls.admit(socket("10.1.2.3"), key="wrong")
+    finally:
+        await store.close()
+
+
+async def test_every_call_counts_once_against_the_rate_of_its_key(tmp_path):
+    """By whatever door it comes; a key with two calls to spend has none for a third."""
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/vivavoce.sqlite3")
+    try:
+        key, secret = new_key("calls", rate=0.2)
+        await store.add_key(key)
+        settings = Settings(data_dir=tmp_path, bridge_owner=key.id, bridge_allow="10.0.0.0/8")
+
+        def calls() -> Calls:
+            return Calls(None, Access(store, settings), settings)  # type: ignore[arg-type] - admitting needs no hub
+
+        for admit in (
+            lambda door: door.admit_peer("10.1.2.3"),
+            lambda door: door.admit(socket("10.1.2.3")),
+            lambda door: door.admit(socket("192.0.2.1"), key=secret),
+        ):
+            door = calls()
+            for _ in range(2):
+                await admit(door)
+            with pytest.raises(RateExceeded):
+                await admit(door)
     finally:
         await store.close()

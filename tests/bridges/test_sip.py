@@ -14,7 +14,7 @@ from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_aut
 from legs import Calls
 from vivavoce.bridges.sip import SipDoor
 from vivavoce.config import load_settings
-from vivavoce.errors import CapacityError, NotAllowed, SetupError
+from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError
 from vivavoce.runtime.mailbox import Ending
 
 PACKET = 160
@@ -205,10 +205,11 @@ async def test_a_cancelled_call_leaves_no_session_running():
     [
         (NotAllowed("no"), OFFER, 403),
         (CapacityError("full"), OFFER, 486),
+        (RateExceeded("too often"), OFFER, 486),
         (None, OFFER.replace(" 9 8 0", " 9"), 488),
         (None, OFFER.replace("m=audio", "m=video"), 488),
     ],
-    ids=["stranger", "full", "no codec", "no audio"],
+    ids=["stranger", "full", "too often", "no codec", "no audio"],
 )
 async def test_a_refusal_is_repeated_until_it_is_acknowledged(error, offer, expected):
     """Callers who may not, or cannot, be answered are told so, even where the first telling is lost."""

@@ -66,24 +66,25 @@ class Calls:
         """
         query = connection.query_params
         key = key or connection.headers.get(KEY_HEADER) or query.get(KEY_HEADER) or query.get("api_key")
-        if key and await self._access.keys_exist():
-            caller = await self._access.caller_of(key)
-        else:
-            caller = await self.admit_peer(peer_of(connection, self._settings), signed=signed)
-        await self._access.count_request(caller)
-        return caller
+        if not key or not await self._access.keys_exist():
+            return await self.admit_peer(peer_of(connection, self._settings), signed=signed)
+        return await self._counted(await self._access.caller_of(key))
 
     async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:
         """Give whose call this IP address brings without a key: that of `bridge_owner`.
 
         Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while
-        no key exists.
+        no key exists, and `RateExceeded`.
         """
         settings = self._settings
         known = signed or is_in(address, settings.bridge_allow)
         if not known and (not is_loopback(address) or await self._access.keys_exist()):
             raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
-        return await self._access.caller_with_id(settings.bridge_owner)
+        return await self._counted(await self._access.caller_with_id(settings.bridge_owner))
+
+    async def _counted(self, caller: Caller) -> Caller:
+        await self._access.count_request(caller)
+        return caller
 
     async def answer(self, call: Call, *, listens: bool = False) -> Leg:
         """Give the leg on the session that waits for it, or on a new one; a door that `listens` takes the messages.

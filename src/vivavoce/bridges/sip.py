@@ -134,6 +134,9 @@ class SipDoor:
         except NotAllowed:
             metrics.CALLS.labels(NAME, "refused").inc()
             self._port.refuse(request, 403, "Forbidden")
+        except CapacityError:
+            metrics.CALLS.labels(NAME, "refused").inc()
+            self._port.refuse(request, 486, "Busy Here")
         finally:
             if self._callers[call_id] is None:
                 del self._callers[call_id]
