@@ -14,9 +14,9 @@ import pytest
 from starlette.websockets import WebSocket
 
 import recordings
-from vivavoce.bridges.calls import Call, Calls
+from vivavoce.bridges.calls import Call, Calls, parameters_of
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, RateExceeded, Unauthorized, Unsupported
+from vivavoce.errors import NotAllowed, RateExceeded, SetupError, Unauthorized, Unsupported
 from vivavoce.model import Status
 from vivavoce.reception.access import Access, Caller, new_key
 from vivavoce.runtime.hub import Hub
@@ -106,6 +106,15 @@ async def test_calls_name_callbacks_only_where_that_is_allowed(tmp_path):
     async with answering(tmp_path) as (calls, _):
         with pytest.raises(Unsupported, match="--bridge-callbacks"):
             await calls.answer(call(asked))
+
+
+def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_server_starts():
+    asked = "callback_url=https://example.org"
+    with pytest.raises(SetupError, match="--bridge-parameters.*--bridge-callbacks"):
+        parameters_of(Settings(bridge_parameters=asked))
+    assert parameters_of(Settings(bridge_parameters=asked, bridge_callbacks=True)) == {
+        "callback_url": "https://example.org"
+    }
 
 
 def socket(peer: str, **query: str) -> WebSocket:

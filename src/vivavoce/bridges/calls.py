@@ -201,9 +201,11 @@ def parameters_of(settings: Settings) -> dict[str, str]:
     option = option_names("bridge_parameters")
     parameters = dict(parse_qsl(settings.bridge_parameters, keep_blank_values=True))
     try:
-        request_of(parameters, encoding="wav/pcm", sample_rate=8_000, metadata={})
+        request = request_of(parameters, encoding="wav/pcm", sample_rate=8_000, metadata={})
     except InvalidConfig as error:
         raise SetupError(f"{option}: {'; '.join(error.problems)}") from None
+    if request.get("callback") and not settings.bridge_callbacks:
+        raise SetupError(f"{option}: callback_url needs --bridge-callbacks")
     for name in parameters:
         if name not in PARAMETERS and not name.startswith("metadata."):
             raise SetupError(f"{option}: there is no parameter {name!r}; there are {', '.join(PARAMETERS)}")
