@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from vivavoce.errors import NotAllowed
+from vivavoce.errors import NotAllowed, RateExceeded
 from vivavoce.runtime.mailbox import Ending
 
 
@@ -39,7 +39,7 @@ class Calls:
 
     async def admit_peer(self, address, *, signed=False):
         self.news.set()
-        if isinstance(self.error, NotAllowed) and not signed:
+        if isinstance(self.error, NotAllowed | RateExceeded) and not signed:
             raise self.error
         return SimpleNamespace(owner="owner", address=address)
 

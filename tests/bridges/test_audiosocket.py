@@ -110,6 +110,26 @@ async def test_half_open_connections_are_let_go(tmp_path, monkeypatch, sent):
         assert await farewell(port, sent) == b""
 
 
+@pytest.mark.parametrize(("sent", "drops"), [(b"", NAMED[:-1]), (NAMED, b"\x03\x00\x011" * 5)], ids=["name", "digits"])
+async def test_a_connection_that_drips_is_let_go_as_well(tmp_path, monkeypatch, sent, drops):
+    """The name is in time, and so is the first audio; a byte now and then does not put that off."""
+    monkeypatch.setattr(audiosocket, "FIRST_MESSAGE_S", 0.3)
+    port = free_port()
+    async with bridged(tmp_path, audiosocket_listen=f"127.0.0.1:{port}", idle_timeout=0.3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        over = asyncio.create_task(reader.read())
+        for drop in drops:
+            writer.write(bytes([drop]))
+            await asyncio.wait({over}, timeout=0.1)
+            if over.done():
+                break
+        writer.close()
+        assert over.done()
+        with suppress(ConnectionResetError):
+            await over
+
+
 async def test_a_quiet_peer_is_kept_from_giving_up(tmp_path, monkeypatch):
     """Once it has named its call, it gets silence until it is given up itself; before, nothing."""
     monkeypatch.setattr(audiosocket, "QUIET_S", 0.05)

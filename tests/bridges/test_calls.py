@@ -14,9 +14,9 @@ from starlette.websockets import WebSocket
 
 import recordings
 from vivavoce.bridges import calls as bridged
-from vivavoce.bridges.calls import Call, Calls
+from vivavoce.bridges.calls import Call, Calls, parameters_of
 from vivavoce.config import Settings
-from vivavoce.errors import NotAllowed, StoreError, Unauthorized, Unsupported
+from vivavoce.errors import NotAllowed, RateExceeded, SetupError, StoreError, Unauthorized, Unsupported
 from vivavoce.model import SessionRecord, Status
 from vivavoce.reception.access import Access, Caller, new_key
 from vivavoce.runtime.hub import Hub
@@ -183,6 +183,15 @@ async def test_calls_name_callbacks_only_where_that_is_allowed(tmp_path):
             await calls.answer(call(asked))
 
 
+def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_server_starts():
+    asked = "callback_url=https://example.org"
+    with pytest.raises(SetupError, match="--bridge-parameters.*--bridge-callbacks"):
+        parameters_of(Settings(bridge_parameters=asked))
+    assert parameters_of(Settings(bridge_parameters=asked, bridge_callbacks=True)) == {
+        "callback_url": "https://example.org"
+    }
+
+
 def socket(peer: str, **query: str) -> WebSocket:
     """Give a socket as it stands before it is accepted."""
     text = "&".join(f"{name}={value}" for name, value in query.items())
@@ -214,5 +223,30 @@ async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(
                 await calls.admit(socket(stranger))
         with pytest.raises(Unauthorized):
             await calls.admit(socket("10.1.2.3"), key="wrong")
+    finally:
+        await store.close()
+
+
+async def test_every_call_counts_once_against_the_rate_of_its_key(tmp_path):
+    """By whatever door it comes; a key with two calls to spend has none for a third."""
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/vivavoce.sqlite3")
+    try:
+        key, secret = new_key("calls", rate=0.2)
+        await store.add_key(key)
+        settings = Settings(data_dir=tmp_path, bridge_owner=key.id, bridge_allow="10.0.0.0/8")
+
+        def calls() -> Calls:
+            return Calls(None, Access(store, settings), settings)  # type: ignore[arg-type] - admitting needs no hub
+
+        for admit in (
+            lambda door: door.admit_peer("10.1.2.3"),
+            lambda door: door.admit(socket("10.1.2.3")),
+            lambda door: door.admit(socket("192.0.2.1"), key=secret),
+        ):
+            door = calls()
+            for _ in range(2):
+                await admit(door)
+            with pytest.raises(RateExceeded):
+                await admit(door)
     finally:
         await store.close()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from itertools import count
 from struct import pack
 
 import pytest
 
 from legs import Calls
+from vivavoce.bridges import rtp
 from vivavoce.bridges.rtp import MAX_STRANGERS, RtpDoor
 from vivavoce.config import load_settings
-from vivavoce.errors import CapacityError, NotAllowed, SetupError
+from vivavoce.errors import CapacityError, NotAllowed, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
 
 HOST, PORT = "192.0.2.1", 4000
@@ -24,7 +26,7 @@ def packet(number, *, ssrc=1, kind=0):
 
 @asynccontextmanager
 async def door_for(calls, **settings):
-    door = RtpDoor(calls, load_settings(**{"rtp_timeout": 0.3, **settings}))
+    door = RtpDoor(calls, load_settings(**{"rtp_timeout": 0.3, "bridge_allow": HOST, **settings}))
     try:
         yield door
     finally:
@@ -34,6 +36,16 @@ async def door_for(calls, **settings):
 async def until(true):
     async with asyncio.timeout(20):
         while not true():
+            await asyncio.sleep(0.01)
+
+
+async def say_until(door, true):
+    """Go on sending one stream, without a pause."""
+    async with asyncio.timeout(5):
+        for number in count(100):
+            if true():
+                return
+            door.hear(packet(number), HOST, PORT)
             await asyncio.sleep(0.01)
 
 
@@ -97,6 +109,43 @@ async def test_a_refused_stream_is_asked_about_once(error):
             door.hear(packet(number), HOST, PORT)
             await asyncio.sleep(0)
     assert calls.calls == []
+
+
+@pytest.mark.parametrize("error", [CapacityError("full"), StoreError("locked")])
+async def test_a_call_for_which_there_was_no_room_is_answered_while_it_goes_on(monkeypatch, error):
+    """One bad moment does not make the server deaf to a stream that never pauses."""
+    monkeypatch.setattr(rtp, "RETRY_S", 0.1)
+    calls = Calls(error)
+    async with door_for(calls, rtp_timeout=60) as door:
+        await say_until(door, calls.news.is_set)
+        calls.error = None
+        await say_until(door, lambda: calls.legs)
+
+
+async def test_a_stream_that_was_one_too_many_is_answered_when_another_has_ended(monkeypatch):
+    """`rtp_streams` bounds how many there are at once, not who may be next."""
+    monkeypatch.setattr(rtp, "RETRY_S", 0.1)
+    calls = Calls()
+    async with door_for(calls, rtp_streams=1, rtp_timeout=60) as door:
+        door.hear(packet(0, ssrc=2), HOST, PORT)
+        door.hear(packet(1, ssrc=2), HOST, PORT)
+        await until(lambda: calls.legs)
+        door.hear(packet(0), HOST, PORT)
+        door.hear(packet(1), HOST, PORT)
+        calls.legs[0].ended.set_result(Ending.FINISHED)
+        await say_until(door, lambda: len(calls.legs) == 2)
+    assert calls.calls[1].id.endswith("/00000001")
+
+
+async def test_strangers_take_no_place_from_those_who_may_call():
+    """An address that may not call is turned away before anything is made for it; this machine's own is asked about."""
+    calls = Calls()
+    async with door_for(calls, rtp_streams=1, rtp_timeout=60) as door:
+        for host in ("198.51.100.7", "127.0.0.1"):
+            door.hear(packet(0), host, PORT)
+            door.hear(packet(1), host, PORT)
+            await asyncio.sleep(0)
+            assert calls.news.is_set() is bool(door._streams) is (host == "127.0.0.1")
 
 
 async def test_the_server_going_down_lets_go_without_hanging_up():

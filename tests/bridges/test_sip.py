@@ -14,7 +14,7 @@ from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_aut
 from legs import Calls
 from vivavoce.bridges.sip import SipDoor
 from vivavoce.config import load_settings
-from vivavoce.errors import CapacityError, NotAllowed, SetupError
+from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
 
 PACKET = 160
@@ -205,10 +205,11 @@ async def test_a_cancelled_call_leaves_no_session_running():
     [
         (NotAllowed("no"), OFFER, 403),
         (CapacityError("full"), OFFER, 486),
+        (RateExceeded("too often"), OFFER, 486),
         (None, OFFER.replace(" 9 8 0", " 9"), 488),
         (None, OFFER.replace("m=audio", "m=video"), 488),
     ],
-    ids=["stranger", "full", "no codec", "no audio"],
+    ids=["stranger", "full", "too often", "no codec", "no audio"],
 )
 async def test_a_refusal_is_repeated_until_it_is_acknowledged(error, offer, expected):
     """Callers who may not, or cannot, be answered are told so, even where the first telling is lost."""
@@ -220,6 +221,42 @@ async def test_a_refusal_is_repeated_until_it_is_acknowledged(error, offer, expe
         await until(lambda: not door._port._repeats)
         assert door._lines == door._callers == door._uas.active_calls == {}
     assert calls.calls == []
+
+
+async def test_a_call_that_fails_after_it_was_answered_is_hung_up(monkeypatch):
+    """What was answered cannot be refused any more: the caller gets BYE, and the session is stopped."""
+
+    async def broken(*_):
+        raise StoreError("locked")
+
+    calls = Calls()
+    async with ringing(calls) as (door, phone):
+        answer = await phone.call()
+        monkeypatch.setattr(calls.legs[0], "feed", broken)
+        port = int(re.search(r"m=audio (\d+) ", answer)[1])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media:
+            for number in range(2):
+                header = pack("!BBHII", 0x80, 8, number, number * PACKET, 1)
+                media.sendto(header + b"\xd5" * PACKET, ("127.0.0.1", port))
+            assert (await phone.hear()).startswith("BYE ")
+        await calls.legs[0].dropped.wait()
+        await until(lambda: not door._lines)
+    assert calls.legs[0].hung_up
+
+
+async def test_a_call_about_which_nobody_can_be_asked_is_answered_all_the_same(monkeypatch):
+    """Where the store is out of order the caller is told so, and the call takes no place."""
+
+    async def broken(*_, **__):
+        raise StoreError("locked")
+
+    calls = Calls()
+    monkeypatch.setattr(calls, "admit_peer", broken)
+    async with ringing(calls) as (door, phone):
+        await phone.say("INVITE", 1, body=OFFER)
+        assert status(await phone.hear()) == 500
+        await phone.say("ACK", 1, branch="INVITE1one")
+        assert door._callers == door._lines == {}
 
 
 async def test_a_password_opens_the_door_and_a_wrong_one_does_not():

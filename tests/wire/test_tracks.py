@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vivavoce.wire.tracks import LAG_S, Media, Tracks
@@ -37,15 +37,17 @@ def tracks(names=NAMES, sample=SILENCE):
     return Tracks(names, sample_rate=RATE, sample=sample)
 
 
-def place(aligned, track, payload, timestamp_ms=None, number=None):
-    return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number))
+def place(aligned, track, payload, timestamp_ms=None, number=None, arrived_at=0.0):
+    return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number), arrived_at)
 
 
 def played(frames, names=NAMES, shift=0):
     """Give what comes out, one byte string per channel, and the length after each frame."""
     aligned, out, lengths = tracks(names), bytearray(), []
     for frame in frames:
-        out += place(aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number)
+        out += place(
+            aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number, frame.arrival / 1000
+        )
         lengths.append(len(out) // len(names))
     out += aligned.settle()
     return [bytes(out[channel :: len(names)]) for channel in range(len(names))], lengths
@@ -178,6 +180,31 @@ def test_a_clock_that_jumps_makes_no_hours_of_silence():
     out += place(aligned, "inbound", b"\x02" * FRAME, 86_400_000, 2)
     out += place(aligned, "inbound", b"\x03" * FRAME, 86_400_000 + FRAME, 3)
     assert out == b"\x01" * FRAME + b"\x02" * FRAME + b"\x03" * FRAME
+
+
+@example([("inbound", 59_000, 0)] * 1000)
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(-70_000, 70_000), st.integers(0, 5000)), max_size=50))
+def test_timestamps_make_no_more_silence_than_time_has_passed_and_a_second(steps):
+    """However far ahead each frame says that it is, what is stored is what was sent and the time that it took."""
+    aligned, length, stamp, now_ms = tracks(), 0, 0, 0
+    for number, (track, ahead, later) in enumerate(steps):
+        stamp, now_ms = max(stamp + ahead, 0), now_ms + later
+        length += len(place(aligned, track, b"\x01" * FRAME, stamp, number, now_ms / 1000))
+    length += len(aligned.settle())
+    passed = now_ms - (steps[0][2] if steps else 0)
+    assert length // len(NAMES) <= len(steps) * FRAME + passed + 1000
+
+
+def test_a_long_pause_is_silence_of_its_length():
+    """Also where the network held back what came after it, and then sent all at once."""
+    aligned = tracks(("inbound",))
+    out = b"".join(
+        place(aligned, "inbound", b"\x01" * FRAME, stamp, number, arrived_at)
+        for number, (stamp, arrived_at) in enumerate([(0, 7), (30_000, 37), (40_000, 57), (50_000, 57)])
+    )
+    out += aligned.settle()
+    gap = SILENCE * (10_000 - FRAME)
+    assert out == b"\x01" * FRAME + SILENCE * (30_000 - FRAME) + (b"\x01" * FRAME + gap) * 2 + b"\x01" * FRAME
 
 
 def test_samples_of_several_bytes_stay_whole():

@@ -177,10 +177,11 @@ class _Connection:
 
     async def _events(self) -> AsyncGenerator[Event]:
         """Give what the peer says until it ends the connection; raises where that is lost or no AudioSocket."""
-        codec = AudioSocket()
-        limit_s: float | None = FIRST_MESSAGE_S
+        codec, clock = AudioSocket(), asyncio.get_running_loop().time
+        # Of all reads together, so that nothing is held open by a few bytes now and then.
+        deadline: float | None = clock() + FIRST_MESSAGE_S
         while True:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(deadline):
                 data = await self._read()
             if not data and codec.in_frame:
                 raise ConnectionAbortedError
@@ -191,10 +192,10 @@ class _Connection:
                     case Malformed(reason=reason):
                         raise MalformedMessage(reason)
                     case Identified():
-                        limit_s, self._rate = self._settings.idle_timeout, TELEPHONE_RATE
+                        deadline, self._rate = clock() + self._settings.idle_timeout, TELEPHONE_RATE
                     case Audio(rate=rate):
                         # From here on the session has a time limit of its own.
-                        limit_s, self._rate = None, rate
+                        deadline, self._rate = None, rate
                     case Digit():
                         self._digits += 1
                 yield event

@@ -79,24 +79,25 @@ class Calls:
         """
         query = connection.query_params
         key = key or connection.headers.get(KEY_HEADER) or query.get(KEY_HEADER) or query.get("api_key")
-        if key and await self._access.keys_exist():
-            caller = await self._access.caller_of(key)
-        else:
-            caller = await self.admit_peer(peer_of(connection, self._settings), signed=signed)
-        await self._access.count_request(caller)
-        return caller
+        if not key or not await self._access.keys_exist():
+            return await self.admit_peer(peer_of(connection, self._settings), signed=signed)
+        return await self._counted(await self._access.caller_of(key))
 
     async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:
         """Give whose call this IP address brings without a key: that of `bridge_owner`.
 
         Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while
-        no key exists.
+        no key exists, and `RateExceeded`.
         """
         settings = self._settings
         known = signed or is_in(address, settings.bridge_allow)
         if not known and (not is_loopback(address) or await self._access.keys_exist()):
             raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
-        return await self._access.caller_with_id(settings.bridge_owner)
+        return await self._counted(await self._access.caller_with_id(settings.bridge_owner))
+
+    async def _counted(self, caller: Caller) -> Caller:
+        await self._access.count_request(caller)
+        return caller
 
     async def answer(self, call: Call, *, listens: bool = False) -> Leg:
         """Give the leg on the session that waits for it, or on a new one; a door that `listens` takes the messages.
@@ -242,9 +243,11 @@ def parameters_of(settings: Settings) -> dict[str, str]:
     option = option_names("bridge_parameters")
     parameters = dict(parse_qsl(settings.bridge_parameters, keep_blank_values=True))
     try:
-        request_of(parameters, encoding="wav/pcm", sample_rate=8_000, metadata={})
+        request = request_of(parameters, encoding="wav/pcm", sample_rate=8_000, metadata={})
     except InvalidConfig as error:
         raise SetupError(f"{option}: {'; '.join(error.problems)}") from None
+    if request.get("callback") and not settings.bridge_callbacks:
+        raise SetupError(f"{option}: callback_url needs --bridge-callbacks")
     for name in parameters:
         if name not in PARAMETERS and not name.startswith("metadata."):
             raise SetupError(f"{option}: there is no parameter {name!r}; there are {', '.join(PARAMETERS)}")

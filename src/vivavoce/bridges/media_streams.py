@@ -153,12 +153,12 @@ class _Stream:
     async def play(self, leg: Leg) -> bool:
         """Feed the leg until the stream ends; tells whether the call is over, or only its transport lost."""
         assert self._tracks is not None
-        unreadable = 0
+        unreadable, clock = 0, asyncio.get_running_loop().time
         event: _Event = self._first or Ignored()
         while not isinstance(event, Stopped | _Lost):
             match event:
                 case Media() if event.track in self._names:
-                    await _feed(leg, self._tracks.place(event))
+                    await _feed(leg, self._tracks.place(event, clock()))
                 case Media():
                     self._note("audio of a track that was not announced; ask for both with the parameter tracks=both")
                 case Unreadable():

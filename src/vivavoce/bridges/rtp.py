@@ -4,11 +4,12 @@ RTP says nothing about calls, so a stream is one: what comes from one address an
 two packets with consecutive sequence numbers and a known payload type have arrived (RFC 3550, A.1); both are part of
 its audio. It ends with an RTCP BYE on the same port, or when nothing has come for `rtp_timeout`, and then its session
 is stopped. Another SSRC from the same address is another stream. There is nothing to sign and no place for a key, so
-only addresses in `bridge_allow` are heard, and this machine's own while no key exists.
+only addresses in `bridge_allow` are heard, and this machine's own while no key exists. Others are turned away before
+anything is made for them.
 
 Everything a stranger can make grow has a bound: `MAX_STRANGERS` addresses that are not streams yet, `rtp_streams`
-calls, and what one jitter buffer holds. A stream that was refused, or whose session has ended, is ignored until it has
-been silent for `rtp_timeout`.
+calls, and what one jitter buffer holds. A stream that was refused for good, or whose session has ended, is ignored until
+it has been silent for `rtp_timeout`; one that may have more luck later, for `RETRY_S`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import structlog
 from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.media import ENCODING, Media, open_port
 from vivavoce.errors import SetupError, VivavoceError
+from vivavoce.reception.origin import is_in, is_loopback
 from vivavoce.runtime import metrics
 from vivavoce.wire.call import request_of
 from vivavoce.wire.rtp import Goodbye, RtpPacket, payload_formats, read
@@ -35,6 +37,9 @@ log = structlog.get_logger()
 
 NAME = "rtp"
 MAX_STRANGERS = 1024
+RETRY_S = 5.0
+"""After this long a stream that goes on is answered, if what was in the way of it has passed."""
+
 LOG_EVERY_S = 1.0
 """Refusals are logged no more often than this, so that a flood of packets is no flood of lines."""
 
@@ -62,7 +67,8 @@ class RtpDoor:
         self._transport: asyncio.DatagramTransport | None = None
         self._streams: dict[Key, Media] = {}
         self._strangers: OrderedDict[Key, RtpPacket] = OrderedDict()
-        self._ignored: OrderedDict[Key, float] = OrderedDict()
+        self._ignored: OrderedDict[Key, tuple[float, bool]] = OrderedDict()
+        """Until when, and whether a packet that comes before puts it off."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged_at = float("-inf")
 
@@ -113,11 +119,14 @@ class RtpDoor:
         if before is None or (packet.sequence - before.sequence) % 65536 != 1:
             _put(self._strangers, key, packet)
             return
-        if len(self._streams) >= self._settings.rtp_streams:
-            metrics.REFUSALS.labels("rtp_streams").inc()
-            self._refuse(key, "as many streams as --rtp-streams allows are open")
-            return
         settings = self._settings
+        if not is_in(key[0], settings.bridge_allow) and not is_loopback(key[0]):
+            self._refuse(key, "a stream needs an address in --bridge-allow")
+            return
+        if len(self._streams) >= settings.rtp_streams:
+            metrics.REFUSALS.labels("rtp_streams").inc()
+            self._refuse(key, "as many streams as --rtp-streams allows are open", retryable=True)
+            return
         media = Media(self._formats, form.sample_rate, delay_s=settings.jitter_delay, silent_s=settings.rtp_timeout)
         media.hear(before)
         media.hear(packet)
@@ -147,7 +156,7 @@ class RtpDoor:
             else:
                 self._ignore(key)
         except VivavoceError as error:
-            self._refuse(key, str(error))
+            self._refuse(key, str(error), retryable=error.retryable)
         finally:
             if self._streams.get(key) is media:
                 del self._streams[key]
@@ -159,22 +168,30 @@ class RtpDoor:
                     late=counts.late, duplicate=counts.duplicate, unreadable=counts.unreadable,
                 )  # fmt: skip
 
-    def _refuse(self, key: Key, reason: str) -> None:
+    def _refuse(self, key: Key, reason: str, *, retryable: bool = False) -> None:
         metrics.CALLS.labels(NAME, "refused").inc()
-        self._ignore(key)
         now = asyncio.get_running_loop().time()
+        if retryable:
+            _put(self._ignored, key, (now + RETRY_S, False))
+        else:
+            self._ignore(key)
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
             log.info("RTP stream refused", source=f"{key[0]}:{key[1]}", reason=reason)
 
     def _ignore(self, key: Key) -> None:
-        _put(self._ignored, key, asyncio.get_running_loop().time())
+        """Ignore a stream until it has been silent for `rtp_timeout`."""
+        until = asyncio.get_running_loop().time() + self._settings.rtp_timeout
+        _put(self._ignored, key, (until, True))
 
     def _is_ignored(self, key: Key) -> bool:
-        since = self._ignored.pop(key, None)
-        if since is None or asyncio.get_running_loop().time() - since > self._settings.rtp_timeout:
+        until, put_off = self._ignored.pop(key, (0.0, False))
+        if asyncio.get_running_loop().time() > until:
             return False
-        self._ignore(key)
+        if put_off:
+            self._ignore(key)
+        else:
+            _put(self._ignored, key, (until, False))
         return True
 
 

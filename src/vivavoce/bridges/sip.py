@@ -134,6 +134,9 @@ class SipDoor:
         except NotAllowed:
             metrics.CALLS.labels(NAME, "refused").inc()
             self._port.refuse(request, 403, "Forbidden")
+        except CapacityError:
+            metrics.CALLS.labels(NAME, "refused").inc()
+            self._port.refuse(request, 486, "Busy Here")
         finally:
             if self._callers[call_id] is None:
                 del self._callers[call_id]
@@ -187,7 +190,7 @@ class SipDoor:
                 await line.media.pour(leg)
                 call.hangup()
         except Exception as error:  # noqa: BLE001 - whatever a stranger's message does, he gets an answer
-            self._refuse(call, error)
+            self._fail(call, error)
         finally:
             line.close()
             if leg is not None:
@@ -201,7 +204,12 @@ class SipDoor:
             # The user agent keeps calls that it has refused until they are acknowledged, which may be never.
             self._uas._calls.pop(call.call_id, None)  # noqa: SLF001
 
-    def _refuse(self, call: IncomingCall, error: Exception) -> None:
+    def _fail(self, call: IncomingCall, error: Exception) -> None:
+        """Refuse a call, or hang up what was answered and cannot be refused any more."""
+        if call.dialog.state is DialogState.CONFIRMED:
+            log.warning("SIP call failed", source=call.source_addr[0], error=type(error).__name__)
+            call.hangup()
+            return
         match error:
             case SdpNegotiationError() | RequestError():
                 status, reason = 488, "Not Acceptable Here"

@@ -156,6 +156,8 @@ class SipPort(SipTransport):
             passed = await self._screen(request, addr)
         except Exception as error:  # noqa: BLE001 - see below
             _log_failure(request, addr, error)
+            with suppress(ValueError):
+                self.refuse(request, 500, "Server Internal Error")
         else:
             if passed:
                 self._hand_over(request, addr)

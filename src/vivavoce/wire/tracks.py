@@ -13,10 +13,12 @@ it cannot change any more.
 * A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
   already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
 * A timestamp that is more than `_MAX_GAP_S` off starts the clock anew, without a gap. That is also how timestamps that
-  count from 1970 become a call's own.
+  count from 1970 become a call's own. So does one by which there would be more silence than time has passed since the
+  first frame, and `_LEAP_S`: what is stored of a call is what was sent and the time that it took, however frames are
+  stamped.
 
-No clock is read here: how far a track is behind is told by timestamps alone. Whoever feeds `Tracks` calls `settle` when
-nothing has come for a while.
+No clock is read here: how far a track is behind is told by timestamps alone, and whoever feeds `Tracks` says when a
+frame arrived, and calls `settle` when nothing has come for a while.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ LAG_S = 0.2
 _SLACK_S = 0.01
 _JITTER_S = 0.04
 _MAX_GAP_S = 60.0
+_LEAP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +83,18 @@ class Tracks:
         self._width = len(sample)
         self._lag, self._slack = round(LAG_S * sample_rate), round(_SLACK_S * sample_rate)
         self._jitter, self._max_gap = round(_JITTER_S * sample_rate), round(_MAX_GAP_S * sample_rate)
-        self._origin = self._newest = self._settled = 0
+        self._leap = round(_LEAP_S * sample_rate)
+        self._origin = self._newest = self._settled = self._skipped = 0
+        self._began_at: float | None = None
 
-    def place(self, media: Media) -> bytes:
-        """Take one frame, and give the audio that is settled by it, all tracks interleaved; often none.
+    def place(self, media: Media, arrived_at: float) -> bytes:
+        """Take a frame that `arrived_at` (seconds of any steady clock), and give the audio that is settled by it.
 
-        Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
+        The tracks are interleaved, and often there is nothing yet. Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
         """
         track = self._named[media.track]
         samples = len(media.payload) // self._width
-        at = self._position(track, media.timestamp_ms)
+        at = self._position(track, media.timestamp_ms, arrived_at)
         frame = _Frame(at, at + samples, media.number, media.payload[: samples * self._width])
         if not samples or self._is_old(track, frame):
             return b""
@@ -109,13 +114,18 @@ class Tracks:
         apart = self._newest - self._heard()
         return self._give(self._newest if apart > ahead_s * self._rate else self._settled)
 
-    def _position(self, track: _Track, timestamp_ms: int | None) -> int:
+    def _position(self, track: _Track, timestamp_ms: int | None, arrived_at: float) -> int:
         """Give the sample at which a frame with this timestamp begins."""
+        self._began_at = arrived_at if self._began_at is None else self._began_at
         if timestamp_ms is None:
             return max(track.end, track.waiting[-1].end) if track.waiting else track.end
         stamped = timestamp_ms * self._rate // 1000
-        if abs(stamped - self._origin - self._newest) > self._max_gap:
+        ahead = stamped - self._origin - self._newest
+        allowed = round((arrived_at - self._began_at) * self._rate) + self._leap - self._skipped
+        if abs(ahead) > self._max_gap or ahead > max(allowed, 0):
             self._origin = stamped - self._newest
+        else:
+            self._skipped += max(ahead, 0)
         return stamped - self._origin
 
     def _join(self, track: _Track) -> None:
