@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -109,6 +110,28 @@ def test_keys_are_released_with_the_next_request_and_when_their_server_leaves():
         while "two" not in engine.released:
             pass  # the recogniser hears of it in its own time; the test's time limit is the bound
     assert engine.released == ["one", "two"]
+
+
+class Contended(deque[str]):
+    """Keys of which another thread takes the last one, just before it is taken here."""
+
+    def popleft(self) -> str:
+        if len(self) == 1:
+            super().popleft()
+        return super().popleft()
+
+
+def test_a_key_that_another_thread_takes_along_costs_no_request():
+    """Several threads decode, and each takes along what it finds."""
+    engine = ScriptedEngine()
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        there._released = Contended()
+        there.release("one")
+        there.release("two")
+        assert len(there.transcribe([clip()])) == 1
+        assert engine.released == ["one"]
+        there.close()
 
 
 def test_a_failure_there_is_a_failure_here_and_the_next_request_is_served():
