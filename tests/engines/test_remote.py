@@ -134,6 +134,21 @@ def test_a_key_that_another_thread_takes_along_costs_no_request():
         there.close()
 
 
+def test_a_key_that_is_released_before_its_final_stays_released():
+    """A final keeps nothing, so that there is nothing to release once it is answered."""
+    engine = ScriptedEngine()
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        there.transcribe([clip("one", final=False)])
+        there.release("one")
+        there.transcribe([clip("one")])
+        there.transcribe([clip("two", final=False)])
+        there.close()
+        while "two" not in engine.released:
+            pass  # as above
+    assert engine.released == ["one", "two"]
+
+
 def test_a_failure_there_is_a_failure_here_and_the_next_request_is_served():
     engine = ScriptedEngine(lambda clip: None if clip.key == "bad" else "fine")
     with recognizing(engine) as url:
