@@ -102,7 +102,7 @@ class TurnEndLikely:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnContinued:
-    """The last `TurnEndLikely` of this utterance is withdrawn: speech went on."""
+    """The last `TurnEndLikely` of this utterance is withdrawn: speech went on, or the final is in another language."""
 
     kind: ClassVar[Kind] = Kind.TURN
     durable: ClassVar[bool] = False

@@ -104,7 +104,8 @@ class Recognizer:
             clips, release = unpack(frame if isinstance(frame, bytes) else frame.encode())
             for key in release:
                 self._release(key)
-            self._keys.update(dict.fromkeys((clip.key for clip in clips), connection))
+            # Engines keep nothing of finals, whose keys may have been released just now.
+            self._keys.update((clip.key, connection) for clip in clips if not clip.final)
             return Answer(hypotheses=tuple(await self._transcribe(clips)))
         except EngineError as error:
             log.error("recognising failed", reason=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -108,6 +109,43 @@ def test_keys_are_released_with_the_next_request_and_when_their_server_leaves():
         there.close()
         while "two" not in engine.released:
             pass  # the recogniser hears of it in its own time; the test's time limit is the bound
+    assert engine.released == ["one", "two"]
+
+
+class Contended(deque[str]):
+    """Keys of which another thread takes the last one, just before it is taken here."""
+
+    def popleft(self) -> str:
+        if len(self) == 1:
+            super().popleft()
+        return super().popleft()
+
+
+def test_a_key_that_another_thread_takes_along_costs_no_request():
+    """Several threads decode, and each takes along what it finds."""
+    engine = ScriptedEngine()
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        there._released = Contended()
+        there.release("one")
+        there.release("two")
+        assert len(there.transcribe([clip()])) == 1
+        assert engine.released == ["one"]
+        there.close()
+
+
+def test_a_key_that_is_released_before_its_final_stays_released():
+    """A final keeps nothing, so that there is nothing to release once it is answered."""
+    engine = ScriptedEngine()
+    with recognizing(engine) as url:
+        there = engine_at(url)
+        there.transcribe([clip("one", final=False)])
+        there.release("one")
+        there.transcribe([clip("one")])
+        there.transcribe([clip("two", final=False)])
+        there.close()
+        while "two" not in engine.released:
+            pass  # as above
     assert engine.released == ["one", "two"]
 
 

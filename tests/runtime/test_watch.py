@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vivavoce.errors import CapacityError
@@ -44,13 +45,14 @@ class Talk:
     reads: int = 0
     most: int = 3
     told: int = -1
+    first: int = 0
     watchers: Watchers = field(init=False)
 
     def __post_init__(self) -> None:
         self.watchers = Watchers(told=self.told, most=self.most, partials=self.asked_for_partials.append)
 
     def keep(self, text: str = "") -> Message:
-        seq = len(self.kept)
+        seq = self.first + len(self.kept)
         event = Final(utterance=utterance(str(seq)))
         text = text or str(seq)
         self.kept.append(StoredMessage(seq=seq, key=text, at=0, kind=Kind.FINAL, created_at=AT, text=text))
@@ -59,7 +61,7 @@ class Talk:
     def say(self, count: int = 1, text: str = "") -> None:
         for _ in range(count):
             message = self.keep(text)
-            self.watchers.put(message, len(self.kept) - 1)
+            self.watchers.put(message, self.kept[-1].seq)
 
     def end(self) -> None:
         self.kept.append(
@@ -72,8 +74,9 @@ class Talk:
 
     async def messages(self, _session_id: str, *, start: int, limit: int) -> list[StoredMessage]:
         self.reads += 1
+        page = self.page(start, limit)
         await asyncio.sleep(0)
-        return self.page(start, limit)
+        return page
 
     def watch(self, start: int = 0, *, partials: bool = True):
         return follow(self, "s", self.watchers, self.watchers.open(start, partials=partials))
@@ -117,6 +120,28 @@ async def test_a_watcher_begins_where_it_wants_to() -> None:
     talk.say(2)
     assert await next_of(messages) == "5"
     assert await reading == "6"
+
+
+@pytest.mark.parametrize("told", [-1, 7])
+async def test_what_is_said_while_an_empty_page_is_on_its_way_is_shown(told: int) -> None:
+    """The page knows nothing of it, whether or not what was told before is lost."""
+    talk = Talk(told=told, first=told + 1)
+    messages = talk.watch()
+    waiting = asyncio.create_task(next_of(messages))
+    await asyncio.sleep(0)
+    assert talk.reads == 1
+    talk.say(2)
+    assert [await waiting, await next_of(messages)] == [str(told + 1), str(told + 2)]
+
+
+async def test_what_is_committed_last_while_an_empty_page_is_on_its_way_is_shown() -> None:
+    """The end sends a watcher that is reading to the store once more, too."""
+    talk = Talk()
+    rest = asyncio.create_task(all_of(talk.watch()))
+    await asyncio.sleep(0)
+    talk.keep()
+    talk.watchers.close(over=False)
+    assert await rest == ["0"]
 
 
 async def test_what_is_kept_but_not_told_yet_is_shown_once() -> None:
@@ -168,18 +193,25 @@ class Play:
         shown = self.watcher.take()
         self.seen += [shown.seq] if shown is not None and shown.seq is not None else []
 
-    def read(self) -> None:
+    def read(self, *, meanwhile: Callable[[], None] = lambda: None) -> None:
         for _ in range(MAX_WAITING):
             self.take()
         if self.watcher.behind:
+            told = self.talk.watchers.told
             page = self.talk.page(self.watcher.next, PAGE)
-            self.watcher.found(page, self.talk.watchers.told)
+            meanwhile()
+            self.watcher.found(page, told, self.talk.watchers.told)
             self.seen += [message.seq for message in page]
+
+    def read_while_more_is_said(self) -> None:
+        self.read(meanwhile=self.say)
 
 
 STEPS = [Play.say, Play.say, Play.keep, Play.tell, Play.partial, Play.take, Play.take, Play.read, Play.flood]
+STEPS += [Play.read_while_more_is_said]
 
 
+@example([Play.read_while_more_is_said, Play.say], 0)
 @given(st.lists(st.sampled_from(STEPS), max_size=60), st.integers(0, 6))
 def test_numbered_messages_come_once_and_in_order_whatever_happens_when(steps, start) -> None:
     """Replaying, live, flooded, or told late: a watcher's numbers have neither gaps nor repeats."""
@@ -201,7 +233,7 @@ async def test_a_slow_watcher_loses_partials_and_reads_the_rest_again() -> None:
     assert await next_of(slow) == "0"
     waiting = asyncio.create_task(next_of(slow))
     await asyncio.sleep(0)
-    quick.found(talk.page(0, PAGE), talk.watchers.told)
+    quick.found(talk.page(0, PAGE), 0, 0)
     talk.say(1)
     assert await waiting == "1"
     before = talk.reads
@@ -224,7 +256,7 @@ async def test_only_the_newest_partial_of_an_utterance_waits() -> None:
     """A watcher that is busy for a moment skips what is out of date."""
     talk = Talk()
     watcher = talk.watchers.open(0, partials=True)
-    watcher.found([], talk.watchers.told)
+    watcher.found([], -1, -1)
     for text, name in (("a1", "a"), ("b1", "b"), ("a2", "a")):
         talk.watchers.put(partial(name, text))
     assert [watcher.take(), watcher.take(), watcher.take()] == [
@@ -238,7 +270,7 @@ def test_only_what_is_said_of_speech_is_shown_of_what_is_not_stored() -> None:
     """Acknowledgments of audio, and problems that do not count, are between the session and its client."""
     talk = Talk()
     watcher = talk.watchers.open(0, partials=False)
-    watcher.found([], talk.watchers.told)
+    watcher.found([], -1, -1)
     ack: Event = AudioAccepted(start_byte=0, stop_byte=1, start_s=0, stop_s=1)
     for event in (ack, Problem(code="malformed_message", message="")):
         talk.watchers.put(Message(event=event, text=""))
@@ -251,10 +283,10 @@ def test_partials_are_made_while_somebody_wants_to_see_them() -> None:
     """Who says no to partials neither gets any nor has any made."""
     talk = Talk()
     plain = talk.watchers.open(0, partials=False)
-    plain.found([], -1)
+    plain.found([], -1, -1)
     talk.watchers.put(partial("a", "a1"))
     curious = talk.watchers.open(0, partials=True)
-    curious.found([], -1)
+    curious.found([], -1, -1)
     talk.watchers.put(partial("a", "a2"))
     talk.watchers.leave(curious)
     talk.watchers.leave(curious)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted, TurnContinued, TurnEndLikely
@@ -332,6 +332,33 @@ def test_hints_change_nothing_else(pattern: str, piece: int) -> None:
     assert kinds == [type(step) for step in plain]
     assert finals_of(hinted) == finals_of(plain)
     assert_hints_hold(hinted)
+
+
+@example(LANGUAGES)
+@given(pattern=patterns)
+def test_hints_hold_where_the_language_is_decided_late(pattern: str) -> None:
+    """The first utterance is answered last; what was heard in another language than its own is withdrawn."""
+    track = channel(partial_every=None, turn_silence=TAIL)
+    first: list[Ask] = []
+    events: list[Step] = []
+
+    def follow(steps: list[Step]) -> None:
+        for step in steps:
+            if not isinstance(step, Ask):
+                events.append(step)
+            elif not first or step.utterance == first[0].utterance:
+                first.append(step)
+            else:
+                follow(track.resolve(step.number, polyglot(step)))
+
+    samples, speech = signal(pattern)
+    for i in range(len(speech)):
+        follow(track.feed(samples[i * FRAME : (i + 1) * FRAME], speech[i : i + 1]))
+    follow(track.cut())
+    for ask in first:
+        follow(track.resolve(ask.number, polyglot(ask)))
+    assert finals_of(events) == finals_of(play(channel(), pattern, reply=polyglot))
+    assert_hints_hold(events)
 
 
 @settings(max_examples=60)

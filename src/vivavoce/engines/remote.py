@@ -55,8 +55,7 @@ class RemoteEngine:
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give the recogniser's hypotheses; raises `EngineError` where it fails or stays away."""
-        release = [self._released.popleft() for _ in range(len(self._released))]
-        frame = pack(clips, release)
+        frame = pack(clips, self._take_released())
         patience_s = FINAL_PATIENCE_S if any(clip.final for clip in clips) else PARTIAL_PATIENCE_S
         try:
             for attempt in stamina.retry_context(
@@ -80,6 +79,14 @@ class RemoteEngine:
         while self._idle:
             with suppress(OSError, WebSocketException):
                 self._idle.popleft().close()
+
+    def _take_released(self) -> list[str]:
+        taken = []
+        # Other threads take keys too, so none may be left although there was one a moment ago.
+        with suppress(IndexError):
+            while True:
+                taken.append(self._released.popleft())
+        return taken
 
     def _is_passing(self, error: Exception) -> bool:
         return isinstance(error, OSError | WebSocketException) and not self._closed.is_set()

@@ -282,6 +282,7 @@ class Listener:
     def _tell(self, outcome: Outcome) -> None:
         match outcome:
             case Settled(final=Final(utterance=heard), state=state):
+                self._hinted.discard(heard.id)
                 self._say(self._rules.final(heard), self._snapshot(heard.channel, state))
             case Partial(utterance=heard):
                 if (shown := self._rules.partial(heard)) is not None:
@@ -296,7 +297,6 @@ class Listener:
                     self._hinted.discard(name)
                     self._say(outcome, None)
             case SpeechEnded(channel=channel):
-                self._hinted = {name for name in self._hinted if not name.startswith(f"{channel:02}_")}
                 # Its partials are withdrawn and its final needs no draft.
                 self._pool.engine.release(self._drafted.pop(channel))
                 self._say(outcome, None)

@@ -2,10 +2,11 @@
 
 A `Watcher` is in one of two states. *Behind*, it reads from the store, page by page from `next` on, and nothing that is
 said is kept for it: what is durable is in the store before anybody is told. Once the store had all that anybody was
-told, it is *even*: what is said waits in its queue, and `next` is the number behind that. Finding out that it is even
-and queueing are one step of the event loop, so nothing falls between them, and a message that the store showed before
-it was told is not queued a second time. Where the queue grows beyond its bounds, it is dropped as a whole and the
-watcher is behind again; partials are lost that way, numbered messages never. The session itself waits for nobody.
+told, also while it was read, it is *even*: what is said waits in its queue, and `next` is the number behind that.
+Finding out that it is even and queueing are one step of the event loop, so nothing falls between them, and a message
+that the store showed before it was told is not queued a second time. Where the queue grows beyond its bounds, it is
+dropped as a whole and the watcher is behind again; partials are lost that way, numbered messages never. The session
+itself waits for nobody.
 
 At the end everybody is sent to the store once more, since what was committed last may never have been told.
 """
@@ -76,12 +77,14 @@ class Watcher:
         self._chars -= len(shown.text)
         return shown
 
-    def found(self, page: Sequence[StoredMessage], told: int) -> None:
-        """Take note of what the store has from `next` on, to be shown now; numbers up to `told` were told."""
-        if page:
-            self.next = page[-1].seq + 1
-        # Where the store has nothing although more was told, that is lost and not to be waited for.
-        self.behind = bool(page) and told >= self.next
+    def found(self, page: Sequence[StoredMessage], asked: int, told: int) -> None:
+        """Take note of what the store has from `next` on, to be shown now.
+
+        Numbers up to `asked` were told before it was asked, and those up to `told` by now.
+        """
+        # Where the store has nothing although more was told before, that is lost and not to be waited for.
+        self.next = page[-1].seq + 1 if page else max(self.next, asked + 1)
+        self.behind = told >= self.next
 
     def look_again(self) -> None:
         """Read the store once more behind what waits."""
@@ -181,8 +184,9 @@ async def follow(
         while (shown := watcher.take()) is not None:
             yield shown
         if watcher.behind:
+            asked = watchers.told
             page = await store.messages(session_id, start=watcher.next, limit=PAGE)
-            watcher.found(page, watchers.told)
+            watcher.found(page, asked, watchers.told)
             for stored in page:
                 yield Shown(stored.text, stored.seq)
         elif watchers.closed:

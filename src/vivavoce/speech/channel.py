@@ -13,10 +13,10 @@ leave in segment order; an utterance without words leaves none.
 
 Such an answer is also what a hint at the end of a turn rests on, so hints cost nothing and change no final. A hint is
 given once, when it is answered and the silence is long enough, and withdrawn as soon as the final can be no other than
-a new one: where speech is heard behind its clip, or the segment closes with another. One that is not withdrawn is the
-final, to the word, unless that is asked for again:
+a new one: where speech is heard behind its clip, the segment closes with another, or the final is asked for again. One
+that is not withdrawn is the final, to the word.
 
-a channel that is to keep its language takes that of the first final with words; from then on only that one is asked
+A channel that is to keep its language takes that of the first final with words; from then on only that one is asked
 for. What was asked for earlier and came in another language is asked for again, so that the order of answers, and how
 many were out at a time, change nothing.
 
@@ -378,7 +378,7 @@ class Channel:
         while self._closed and self._closed[0].answered:
             guess = self._closed[0]
             if self._is_in_another_language(guess):
-                return [*steps, self._ask_again(guess)]
+                return [*steps, *self._ask_again(guess)]
             self._closed.popleft()
             if guess.answer is not None and guess.answer.words:
                 steps.append(self._settled(guess, guess.answer))
@@ -390,10 +390,12 @@ class Channel:
             return False
         return guess.answer.language != self._language
 
-    def _ask_again(self, guess: _Guess) -> Ask:
+    def _ask_again(self, guess: _Guess) -> list[Step]:
+        """Ask for a final in the channel's language; what was hinted at in another is withdrawn."""
+        steps = self._withdraw(guess)
         guess.ask = replace(guess.ask, number=next(self._numbers), languages=self._expected, again=True)
         guess.answer, guess.answered = None, False
-        return guess.ask
+        return [*steps, guess.ask]
 
     def _settled(self, guess: _Guess, answer: Hypothesis) -> Settled:
         utterance, state = self._utterance(guess.ask, answer), guess.state
