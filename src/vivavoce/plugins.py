@@ -1,7 +1,6 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
 Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
-Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
 without required arguments; those in `vivavoce.engines` take `EngineSettings`, those in `vivavoce.addons` the server's
 `AddonSettings`. All but bridges are plain blocking code; `runtime` decides on which thread or process they run.
 """
