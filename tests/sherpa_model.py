@@ -18,8 +18,13 @@ _CHUNK, _AHEAD = 16, 3  # frames that a chunk moves on by, and those that it see
 _FLOAT, _LONG = TensorProto.FLOAT, TensorProto.INT64
 
 
-def streaming(place: Path, *, pieces: tuple[str, ...] = PIECES, seed: int = 3, **metadata: str) -> Path:
-    """Write a streaming transducer with `pieces`; `metadata` go into its encoder, empty ones are left out."""
+def streaming(
+    place: Path, *, pieces: tuple[str, ...] = PIECES, seed: int = 3, pause: float = 2.0, **metadata: str
+) -> Path:
+    """Write a streaming transducer with `pieces`, the more silent the higher `pause` is.
+
+    `metadata` go into its encoder; empty ones are left out.
+    """
     place.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     size = _write_tokens(place, ("<blk>", "<unk>", *pieces))
@@ -56,11 +61,11 @@ def streaming(place: Path, *, pieces: tuple[str, ...] = PIECES, seed: int = 3, *
         },
         known | metadata,
     )
-    _save_decoder(place, rng, size)
+    _save_decoder(place, rng, size, pause)
     return place
 
 
-def _save_decoder(place: Path, rng: np.random.Generator, size: int) -> None:
+def _save_decoder(place: Path, rng: np.random.Generator, size: int, pause: float) -> None:
     _save(
         place / "decoder-epoch-99-avg-1.onnx",
         [
@@ -84,7 +89,7 @@ def _save_decoder(place: Path, rng: np.random.Generator, size: int) -> None:
         {"logit": ["N", size]},
         {
             "weight": _random(rng, _SIZE, size, scale=1.0),
-            "bias": np.array([2.0, *[0.0] * (size - 1)], np.float32),
+            "bias": np.array([pause, *[0.0] * (size - 1)], np.float32),
         },
         {},
     )

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx
 import sentencepiece
-from google.protobuf.message import DecodeError
 
 from vivavoce.engines.sherpa_words import unspaced
 from vivavoce.errors import SetupError
@@ -55,7 +54,7 @@ class Kind:
 
 _TRANSDUCER = ("encoder", "decoder", "joiner")
 _NEMO: Mapping[str, Any] = {"model_type": "nemo_transducer"}
-_KINDS = {
+KINDS = {
     "streaming-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, streaming=True, hints=True),
     "streaming-nemo-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, streaming=True),
     "transducer": Kind(factory="from_transducer", files=_TRANSDUCER, hints=True),
@@ -141,7 +140,7 @@ class Model:
     @property
     def kind(self) -> Kind:
         """What its type says of it."""
-        return _KINDS[self.name]
+        return KINDS[self.name]
 
     @property
     def tail_s(self) -> float:
@@ -160,7 +159,9 @@ def _library() -> Any:
     try:
         return importlib.import_module("sherpa_onnx")
     except ImportError as error:
-        raise SetupError("--engine sherpa-onnx: sherpa-onnx is not installed; pip install vivavoce[sherpa]") from error
+        raise SetupError(
+            "--engine sherpa-onnx: sherpa-onnx is not installed; pip install 'vivavoce[sherpa]'"
+        ) from error
 
 
 def load(model: Model) -> Any:
@@ -265,9 +266,9 @@ def _find(settings: EngineSettings, provider: str) -> Model:
         told = facts.get("model_type", "none")
         raise SetupError(
             f"--model {directory}: no model of a known type (its parts: {', '.join(sorted(found)) or 'none'}; "
-            f'model_type: {told}); name it in {_NOTES} there: type = "…", one of {", ".join(_KINDS)}'
+            f'model_type: {told}); name it in {_NOTES} there: type = "…", one of {", ".join(KINDS)}'
         )
-    missing = [part for part in (*_KINDS[name].files, "tokens") if part not in found]
+    missing = [part for part in (*KINDS[name].files, "tokens") if part not in found]
     if missing:
         raise SetupError(f"--model {directory} has no {missing[0]}, which a model of the type {name} needs")
     languages = notes.get("languages") or _languages(name, directory, facts)
@@ -279,10 +280,10 @@ def _find(settings: EngineSettings, provider: str) -> Model:
     return Model(
         directory=directory,
         name=name,
-        files={part: found[part] for part in (*_KINDS[name].files, "tokens")},
+        files={part: found[part] for part in (*KINDS[name].files, "tokens")},
         languages=tuple(languages),
         facts=facts,
-        spelling=_spelling(directory, found["tokens"]) if _KINDS[name].hints else Spelling(),
+        spelling=_spelling(directory, found["tokens"]) if KINDS[name].hints else Spelling(),
         provider=provider,
         threads=settings.engine_threads,
     )
@@ -324,10 +325,10 @@ def _notes(directory: Path) -> dict[str, Any]:
     languages = notes.get("languages", [])
     if (
         notes.keys() - {"type", "languages"}
-        or notes.get("type") not in {None, *_KINDS}
+        or notes.get("type") not in {None, *KINDS}
         or not (isinstance(languages, list) and all(isinstance(code, str) and code for code in languages))
     ):
-        raise SetupError(f'{path} may have languages = ["…"] and type = "…", one of {", ".join(_KINDS)}; nothing else')
+        raise SetupError(f'{path} may have languages = ["…"] and type = "…", one of {", ".join(KINDS)}; nothing else')
     return notes
 
 
@@ -397,7 +398,7 @@ def _facts(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             return dict(_properties(file, path.stat().st_size))
-    except (OSError, ValueError, DecodeError) as error:
+    except Exception as error:
         raise SetupError(f"--model: {path} is not a whole ONNX file; get it again") from error
 
 
