@@ -1,14 +1,22 @@
 """Models of sherpa-onnx of the right shape and no sense: random weights, the metadata that it wants, made-up pieces.
 
+One has real weights, those that the default engine runs.
+
 The streaming one has the form of its LSTM transducers, the simplest with a state.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
+import moonshine_voice
 import numpy as np
+import sentencepiece
 from onnx import TensorProto, helper, numpy_helper, save
+
+from vivavoce.engines.moonshine import read_pieces
 
 PIECES = ("▁one", "▁two", "er", "ing", "s", "▁we", "▁to", "n", "▁li", "ke")
 SIGNS = ("你", "好", "世", "界", "大", "家", "早", "上", "天", "气")
@@ -175,6 +183,34 @@ def sense_voice(place: Path, *, language: str = "zh") -> Path:
         },
     )
     return place
+
+
+def moonshine(place: Path) -> Path:
+    """Lay out the real weights of the moonshine-voice wheel as sherpa-onnx's releases are: English, heard whole."""
+    place.mkdir(parents=True)
+    weights = Path(moonshine_voice.__file__).parent / "assets" / "tiny-en"
+    for name in ("encoder_model.ort", "decoder_model_merged.ort"):
+        (place / name).symlink_to(weights / name)
+    pieces = read_pieces(weights / "tokenizer.bin")
+    lines = [f"{base64.b64encode(piece or b' ').decode()} {nth}\n" for nth, piece in enumerate(pieces)]
+    (place / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+    return place
+
+
+def bpe(text: str, size: int) -> tuple[bytes, tuple[str, ...]]:
+    """Give a `bpe.model` that was trained on `text`, and its pieces."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text]),
+        model_writer=model,
+        vocab_size=size,
+        model_type="bpe",
+        minloglevel=2,
+        bos_id=-1,
+        eos_id=-1,
+    )
+    known = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return model.getvalue(), tuple(known.id_to_piece(nth) for nth in range(1, known.get_piece_size()))
 
 
 def written(path: Path, **metadata: str) -> Path:

@@ -7,6 +7,7 @@ know English.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recordings import TRANSCRIPTS, wheel_recording
-from sherpa_model import SIGNS, nemo_ctc, sense_voice, streaming, written
+from sherpa_model import SIGNS, bpe, moonshine, nemo_ctc, sense_voice, streaming, written
 from vivavoce.engines import sherpa, sherpa_models
 from vivavoce.engines.sherpa import SherpaEngine
 from vivavoce.engines.sherpa_words import NO_CONFIDENCE, by_script, timed_words
@@ -43,6 +44,7 @@ def models(tmp_path_factory):
         "signs": streaming(place / "sherpa-onnx-streaming-zipformer-zh", pieces=SIGNS),
         "ctc": nemo_ctc(place / "sherpa-onnx-nemo-ctc-en-de"),
         "sense": sense_voice(place / "sense"),
+        "moonshine": moonshine(place / "sherpa-onnx-moonshine-tiny-en"),
     }
 
 
@@ -76,7 +78,7 @@ def texts(hypothesis):
     return [word.text for word in hypothesis.words]
 
 
-@pytest.mark.parametrize("name", ["streaming", "signs", "ctc", "sense"])
+@pytest.mark.parametrize("name", ["streaming", "signs", "ctc", "sense", "moonshine"])
 def test_it_keeps_the_engines_contract(models, name, trusting):
     """Every promise of `Engine` holds for streaming models and others."""
     check_engine(lambda: SherpaEngine(EngineSettings(model=str(models[name]))), SPEECH)
@@ -211,6 +213,32 @@ def test_hints_change_what_a_transducer_writes(engines, capfd):
     for key in "abc":
         engine.release(key)
     assert capfd.readouterr() == ("", "")
+
+
+def test_hints_are_spelled_in_pieces(tmp_path, trusting, capfd):
+    """A `bpe.model` in the directory is enough; upper case is tried where the model has no lower case."""
+    model, pieces = bpe(re.sub("[^A-Z ]", "", TRANSCRIPTS["two_cities"].upper()), 40)
+    place = streaming(tmp_path / "bpe-en", pieces=pieces)
+    (place / "bpe.model").write_bytes(model)
+    engine = SherpaEngine(EngineSettings(model=str(place)))
+    (plain,) = engine.transcribe([final(SPEECH)])
+    (hinted,) = engine.transcribe([final(SPEECH, hints=("it was", "Jazz"))])
+    assert texts(hinted) != texts(plain)
+    assert engine.transcribe([final(SPEECH, hints=("IT WAS",))]) == [hinted]
+    assert engine.transcribe([final(SPEECH, hints=("Jazz", "9", "a:b"))]) == [plain]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_real_weights_write_what_was_said(models):
+    """The default engine's weights, run by sherpa-onnx, give the words of a recording in partials and in finals."""
+    engine = SherpaEngine(EngineSettings(model=str(models["moonshine"])))
+    assert not engine.info.word_times
+    wanted = TRANSCRIPTS["two_cities"].lower().replace(",", "").split()[:6]
+    for clip in (final(SPEECH), partial(SPEECH)):
+        (said,) = engine.transcribe([clip])
+        assert [text.lower().strip(".,") for text in texts(said)][:6] == wanted
+        assert said.language == "en"
+    engine.close()
 
 
 def test_a_long_clip_is_heard_to_its_end(engines):
