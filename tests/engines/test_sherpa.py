@@ -356,6 +356,8 @@ WHISPER = {"model_type": "whisper-tiny", "is_multilingual": "1", "all_language_c
         ("any", ONE, {"model_type": "sense_voice_ctc", "lang_auto": "0"}, ("sense-voice", 4)),
         ("ctc-en", ONE, {"model_type": "EncDecCTCModelBPE"}, ("nemo-ctc", 1)),
         ("ctc-vi", ONE, {"model_type": "zipformer2_ctc"}, ("zipformer-ctc", 1)),
+        ("ctc-vi", ONE, {"model_type": "zipformer2_ctc", "decode_chunk_len": "1"}, ("streaming-zipformer-ctc", 1)),
+        ("ctc-en", ONE, {"model_type": "EncDecCTCModel", "window_size": "1"}, ("streaming-nemo-ctc", 1)),
         ("moonshine-tiny-en", FOUR, {}, ("moonshine", 1)),
         ("moonshine-base-es", READY, {}, ("moonshine-v2", 1)),
     ],

@@ -57,6 +57,8 @@ _NEMO: Mapping[str, Any] = {"model_type": "nemo_transducer"}
 KINDS = {
     "streaming-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, streaming=True, hints=True),
     "streaming-nemo-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, streaming=True),
+    "streaming-zipformer-ctc": Kind(factory="from_zipformer2_ctc", files=("model",), streaming=True),
+    "streaming-nemo-ctc": Kind(factory="from_nemo_ctc", files=("model",), streaming=True),
     "transducer": Kind(factory="from_transducer", files=_TRANSDUCER, hints=True),
     "nemo-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, options=_NEMO),
     "nemo-ctc": Kind(factory="from_nemo_ctc", files=("model",)),
@@ -350,7 +352,9 @@ def _name(found: Mapping[str, Path], facts: Mapping[str, str]) -> str | None:
     elif "lang_auto" in facts:
         name = "sense-voice"
     else:
-        name = "nemo-ctc" if nemo else "zipformer-ctc" if written == "zipformer2_ctc" else None
+        known = {"zipformer2_ctc": ("zipformer-ctc", "decode_chunk_len"), "nemo": ("nemo-ctc", "window_size")}
+        name, chunks = known.get("nemo" if nemo else written, (None, ""))
+        name = f"streaming-{name}" if chunks in facts else name
     return name
 
 
@@ -368,7 +372,7 @@ def _languages(name: str, directory: Path, facts: Mapping[str, str]) -> tuple[st
             pass
     if prompts := facts.get("prompt_dictionary"):
         codes = [code.partition("-")[0].lower() for code in json.loads(prompts)]
-        return tuple(dict.fromkeys(code for code in codes if code in _NAMED))
+        return tuple(dict.fromkeys(code for code in codes if re.fullmatch("[a-z]{2}", code)))
     known = f"{directory.name}-{facts.get('url', '').rpartition('/')[2]}".lower()
     parts = re.split(r"[-_]", known)
     if "parakeet" in parts:
