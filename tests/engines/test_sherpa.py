@@ -312,6 +312,25 @@ def test_words_are_joined_from_pieces(tokens, text, expected):
     assert said == expected
 
 
+@given(
+    pieces=st.lists(
+        st.sampled_from(["▁a", "b", " ", "▁", "c.", "\uff0c", "你", "的", "ที่", "'s", "<0xE4>", ""]), max_size=12
+    ),
+    steps=st.lists(st.floats(0.0, 1.0), min_size=12, max_size=12),
+    asides=st.booleans(),
+    end=st.floats(1.0, 9.0),
+)
+def test_words_lie_inside_their_piece_of_the_clip(pieces, steps, asides, end):
+    """Whatever the pieces and their times, words are in order, say the whole text and have no blanks in them."""
+    text = "".join(pieces).replace("▁", " ") + " and more" * asides
+    times = np.cumsum(steps[: len(pieces)]).tolist()
+    words = timed_words(SimpleNamespace(text=text, tokens=pieces, timestamps=times), 0.5, end)
+    edges = [0.5, *(time for word in words for time in (word.start, word.end)), end + 1e-6]
+    assert edges == sorted(edges)
+    assert "".join(word.text for word in words) == "".join(text.split())
+    assert all(word.text and not set(word.text) & {" ", "▁"} for word in words)
+
+
 def test_a_pieces_own_duration_ends_its_word():
     """Parakeet says how long each piece lasts; log probabilities become confidences, by word."""
     result = SimpleNamespace(

@@ -171,6 +171,8 @@ def load(model: Model) -> Any:
     library, kind = _library(), model.kind
     recognizers = library.OnlineRecognizer if kind.streaming else library.OfflineRecognizer
     options = dict(kind.options)
+    if model.name == "streaming-transducer":
+        options["model_type"] = model.facts.get("model_type", "")  # which the library would load the weights for
     with tempfile.TemporaryDirectory() as place:
         if model.spelling.unit:
             options |= {"decoding_method": "modified_beam_search", "modeling_unit": model.spelling.unit}
