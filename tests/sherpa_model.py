@@ -103,6 +103,129 @@ def _save_decoder(place: Path, rng: np.random.Generator, size: int, pause: float
     )
 
 
+def nemo_transducer(place: Path, *, chunks: bool, seed: int = 13) -> Path:
+    """Write a transducer in the form of NeMo's: Nemotron, which hears in `chunks`, or Parakeet TDT."""
+    place.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    size = _write_tokens(place, (*PIECES, "<blk>"))
+    known = {
+        "model_type": "EncDecRNNTBPEModel",
+        "vocab_size": str(size - 1),
+        "subsampling_factor": "8",
+        "normalize_type": "",
+        "pred_rnn_layers": "1",
+        "pred_hidden": str(_SIZE),
+        "feat_dim": str(_MELS),
+    }
+    weight = {"weight": _random(rng, _SIZE, _MELS, 8, scale=0.02)}
+    if chunks:
+        _save_chunked_encoder(place, weight, known)
+    else:
+        _save(
+            place / "encoder.onnx",
+            [
+                helper.make_node("Conv", ["audio_signal", "weight"], ["pooled"], strides=[8]),
+                helper.make_node("Tanh", ["pooled"], ["outputs"]),
+                helper.make_node("Div", ["length", "eight"], ["lengths"]),
+            ],
+            {"audio_signal": ["N", _MELS, "T"], "length": ["N"]},
+            {"outputs": ["N", _SIZE, "T8"], "lengths": ["N"]},
+            weight | {"eight": np.array(8)},
+            known | {"url": "made for a test/tdt"},
+        )
+    _save_nemo_decoder(place, rng, size, durations=0 if chunks else 3)
+    return place
+
+
+def _save_chunked_encoder(place: Path, weight: dict[str, np.ndarray], known: dict[str, str]) -> None:
+    caches = {
+        "cache_last_channel": ["N", 1, 1, _SIZE],
+        "cache_last_time": ["N", 1, _SIZE, 1],
+        "cache_last_channel_len": ["N"],
+    }
+    _save(
+        place / "encoder.onnx",
+        [
+            helper.make_node("Slice", ["audio_signal", "zero", "chunk", "axis"], ["heard"]),
+            helper.make_node("Conv", ["heard", "weight"], ["pooled"], strides=[8]),
+            helper.make_node("Reshape", ["cache_last_time", "flat"], ["before"]),
+            helper.make_node("Add", ["pooled", "before"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["outputs"]),
+            helper.make_node("ReduceMean", ["outputs"], ["mean"], axes=[2], keepdims=1),
+            helper.make_node("Reshape", ["mean", "deep"], ["next_time"]),
+            helper.make_node("Identity", ["cache_last_channel"], ["next_channel"]),
+            helper.make_node("Add", ["cache_last_channel_len", "axis"], ["next_length"]),
+            helper.make_node("Identity", ["length"], ["lengths"]),
+        ],
+        {"audio_signal": ["N", _MELS, _CHUNK + _AHEAD], "length": ["N"], **caches},
+        {
+            "outputs": ["N", _SIZE, _CHUNK // 8],
+            "lengths": ["N"],
+            **{f"next_{name}": caches[f"cache_last_{name}"] for name in ("channel", "time")},
+            "next_length": ["N"],
+        },
+        weight
+        | {
+            "zero": np.array([0]),
+            "chunk": np.array([_CHUNK]),
+            "axis": np.array([2]),
+            "flat": np.array([-1, _SIZE, 1]),
+            "deep": np.array([-1, 1, _SIZE, 1]),
+        },
+        known
+        | {"window_size": str(_CHUNK + _AHEAD), "chunk_shift": str(_CHUNK)}
+        | {f"cache_last_{name}": str(value) for name, value in _CACHES.items()},
+    )
+
+
+_CACHES = {
+    "channel_dim1": 1,
+    "channel_dim2": 1,
+    "channel_dim3": _SIZE,
+    "time_dim1": 1,
+    "time_dim2": _SIZE,
+    "time_dim3": 1,
+}
+
+
+def _save_nemo_decoder(place: Path, rng: np.random.Generator, size: int, durations: int) -> None:
+    states = {"state_h": [1, "N", _SIZE], "state_c": [1, "N", _SIZE]}
+    _save(
+        place / "decoder.onnx",
+        [
+            helper.make_node("Gather", ["table", "targets"], ["rows"]),
+            helper.make_node("Transpose", ["rows"], ["outputs"], perm=[0, 2, 1]),
+            helper.make_node("Identity", ["target_length"], ["lengths32"]),
+            *(helper.make_node("Identity", [name], [f"next_{name}"]) for name in states),
+        ],
+        {"targets": (["N", 1], TensorProto.INT32), "target_length": (["N"], TensorProto.INT32), **states},
+        {
+            "outputs": ["N", _SIZE, 1],
+            "lengths32": (["N"], TensorProto.INT32),
+            **{f"next_{name}": shape for name, shape in states.items()},
+        },
+        {"table": _random(rng, size, _SIZE, scale=1.0)},
+        {},
+    )
+    bias = np.zeros(size + durations, np.float32)
+    bias[size - 1] = 2.5 if not durations else 1.0  # or it would write ten pieces for each frame
+    bias[size:] = [-9.0, 1.0, 2.0][:durations]  # a frame or two for each piece, never none
+    _save(
+        place / "joiner.onnx",
+        [
+            helper.make_node("Add", ["encoder_outputs", "decoder_outputs"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["bent"]),
+            helper.make_node("Reshape", ["bent", "row"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "weight"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["logits"]),
+        ],
+        {"encoder_outputs": ["N", _SIZE, 1], "decoder_outputs": ["N", _SIZE, 1]},
+        {"logits": ["N", 1, 1, size + durations]},
+        {"row": np.array([-1, 1, 1, _SIZE]), "weight": _random(rng, _SIZE, size + durations, scale=1.0), "bias": bias},
+        {},
+    )
+
+
 def nemo_ctc(place: Path, *, pieces: tuple[str, ...] = PIECES, seed: int = 5, **metadata: str) -> Path:
     """Write a model in the form of NeMo's CTC models, which hears a whole clip."""
     place.mkdir(parents=True)
@@ -231,19 +354,16 @@ def _write_tokens(place: Path, tokens: tuple[str, ...]) -> int:
 
 
 def _save(path, nodes, inputs, outputs, constants, metadata) -> None:  # noqa: PLR0917 - as a graph is put together
-    integers = {"y", "length"}
-    taken = [
-        helper.make_tensor_value_info(name, shape[1], shape[0])
-        if isinstance(shape, tuple)
-        else helper.make_tensor_value_info(name, _LONG if name in integers else _FLOAT, shape)
-        for name, shape in inputs.items()
-    ]
-    given = [
-        helper.make_tensor_value_info(name, _LONG if name in integers else _FLOAT, shape)
-        for name, shape in outputs.items()
-    ]
+    taken, given = ([_described(name, shape) for name, shape in sides.items()] for sides in (inputs, outputs))
     fixed = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, path.stem, taken, given, fixed)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     helper.set_model_props(model, {key: value for key, value in metadata.items() if value})
     save(model, path)
+
+
+def _described(name, shape):
+    if isinstance(shape, tuple):
+        return helper.make_tensor_value_info(name, shape[1], shape[0])
+    whole = {"y", "length", "lengths", "cache_last_channel_len", "next_length"}
+    return helper.make_tensor_value_info(name, _LONG if name in whole else _FLOAT, shape)

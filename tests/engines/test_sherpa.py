@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recordings import TRANSCRIPTS, wheel_recording
-from sherpa_model import SIGNS, bpe, moonshine, nemo_ctc, sense_voice, streaming, written
+from sherpa_model import SIGNS, bpe, moonshine, nemo_ctc, nemo_transducer, sense_voice, streaming, written
 from vivavoce.engines import sherpa, sherpa_models
 from vivavoce.engines.sherpa import SherpaEngine
 from vivavoce.engines.sherpa_words import NO_CONFIDENCE, by_script, timed_words
@@ -44,6 +44,8 @@ def models(tmp_path_factory):
         "signs": streaming(place / "sherpa-onnx-streaming-zipformer-zh", pieces=SIGNS),
         "ctc": nemo_ctc(place / "sherpa-onnx-nemo-ctc-en-de"),
         "sense": sense_voice(place / "sense"),
+        "nemotron": nemo_transducer(place / "sherpa-onnx-nemotron-en", chunks=True),
+        "parakeet": nemo_transducer(place / "sherpa-onnx-nemo-parakeet-tdt-0.6b-v3", chunks=False),
         "moonshine": moonshine(place / "sherpa-onnx-moonshine-tiny-en"),
     }
 
@@ -53,7 +55,7 @@ def engines(models):
     built = {"streaming": SherpaEngine(EngineSettings(model=str(models["streaming"])))}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sherpa_models, "_trial", lambda *_: None)
-        for name in ("signs", "ctc", "sense"):
+        for name in ("signs", "nemotron", "parakeet", "ctc", "sense"):
             built[name] = SherpaEngine(EngineSettings(model=str(models[name])))
     yield built
     for engine in built.values():
@@ -78,7 +80,7 @@ def texts(hypothesis):
     return [word.text for word in hypothesis.words]
 
 
-@pytest.mark.parametrize("name", ["streaming", "signs", "ctc", "sense", "moonshine"])
+@pytest.mark.parametrize("name", ["streaming", "signs", "nemotron", "parakeet", "ctc", "sense", "moonshine"])
 def test_it_keeps_the_engines_contract(models, name, trusting):
     """Every promise of `Engine` holds for streaming models and others."""
     check_engine(lambda: SherpaEngine(EngineSettings(model=str(models[name]))), SPEECH)
@@ -91,11 +93,12 @@ def test_it_is_found_by_its_name(models, engines):
     assert engines["sense"].info.name == "sherpa-onnx-sense"
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("name", ["streaming", "nemotron"])
+@settings(max_examples=20, deadline=None)
 @given(stops=st.lists(st.integers(0, len(SPEECH)), max_size=6))
-def test_any_schedule_of_partials_gives_the_same_text(engines, stops):
+def test_any_schedule_of_partials_gives_the_same_text(engines, name, stops):
     """The last partial is that of a clip heard at once, and the final the one without any partials."""
-    engine = engines["streaming"]
+    engine = engines[name]
     for stop in sorted(stops):
         engine.transcribe([partial(SPEECH[:stop])])
     last = engine.transcribe([partial(SPEECH)])
@@ -254,6 +257,14 @@ def test_confidences_come_from_the_model_where_it_gives_them(engines):
     """A transducer's words have probabilities of their own; a model without has the same for all."""
     assert len({word.confidence for word in engines["streaming"].transcribe([final(SPEECH)])[0].words}) > 2
     assert {word.confidence for word in engines["ctc"].transcribe([final(SPEECH)])[0].words} == {NO_CONFIDENCE}
+
+
+def test_parakeet_says_how_long_its_pieces_last(engines):
+    """Words end with their last piece; 25 languages are known by the model's name."""
+    assert len(engines["parakeet"].info.languages) == 25
+    words = engines["parakeet"].transcribe([final(SPEECH)])[0].words
+    assert {round(word.end - word.start, 2) for word in words[:-1]} <= {0.08, 0.16}
+    assert len({word.confidence for word in words}) > 2
 
 
 def test_languages_come_from_the_model_or_its_name(engines):
