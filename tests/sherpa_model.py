@@ -27,9 +27,15 @@ _FLOAT, _LONG = TensorProto.FLOAT, TensorProto.INT64
 
 
 def streaming(
-    place: Path, *, pieces: tuple[str, ...] = PIECES, seed: int = 3, pause: float = 2.0, **metadata: str
+    place: Path,
+    *,
+    pieces: tuple[str, ...] = PIECES,
+    seed: int = 3,
+    pause: float = 2.0,
+    batch: str | int = "N",
+    **metadata: str,
 ) -> Path:
-    """Write a streaming transducer with `pieces`, the more silent the higher `pause` is.
+    """Write a streaming transducer with `pieces`, the more silent the higher `pause` is, for `batch` clips at once.
 
     `metadata` go into its encoder; empty ones are left out.
     """
@@ -58,7 +64,7 @@ def streaming(
             helper.make_node("Transpose", ["mean"], ["next_h"], perm=[1, 0, 2]),
             helper.make_node("Add", ["c", "next_h"], ["next_c"]),
         ],
-        {"x": ["N", _CHUNK + _AHEAD, _MELS], "h": [1, "N", _SIZE], "c": [1, "N", _SIZE]},
+        {"x": [batch, _CHUNK + _AHEAD, _MELS], "h": [1, "N", _SIZE], "c": [1, "N", _SIZE]},
         {"encoder_out": ["N", frames, _SIZE], "next_h": [1, "N", _SIZE], "next_c": [1, "N", _SIZE]},
         {
             "zero": np.array([0, 0]),

@@ -54,7 +54,7 @@ def models(tmp_path_factory):
 def engines(models):
     built = {"streaming": SherpaEngine(EngineSettings(model=str(models["streaming"])))}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sherpa_models, "_trial", lambda *_: None)
+        patched.setattr(sherpa_models, "_trial", lambda *_: (None, True))
         for name in ("signs", "nemotron", "parakeet", "ctc", "sense"):
             built[name] = SherpaEngine(EngineSettings(model=str(models[name])))
     yield built
@@ -65,7 +65,7 @@ def engines(models):
 @pytest.fixture
 def trusting(monkeypatch):
     """Spare a test the child process that tries each model first."""
-    monkeypatch.setattr(sherpa_models, "_trial", lambda *_: None)
+    monkeypatch.setattr(sherpa_models, "_trial", lambda *_: (None, True))
 
 
 def final(samples, **more):
@@ -91,10 +91,11 @@ def test_it_is_found_by_its_name(models, engines):
     assert plugin("engines", "sherpa-onnx") is SherpaEngine
     assert engines["streaming"].info.name == "sherpa-onnx-streaming-zipformer-en-2023"
     assert engines["sense"].info.name == "sherpa-onnx-sense"
+    assert engines["streaming"].info.batch_size == 16
 
 
 @pytest.mark.parametrize("name", ["streaming", "nemotron"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(stops=st.lists(st.integers(0, len(SPEECH)), max_size=6))
 def test_any_schedule_of_partials_gives_the_same_text(engines, name, stops):
     """The last partial is that of a clip heard at once, and the final the one without any partials."""
@@ -149,6 +150,16 @@ def test_partials_of_many_clips_go_side_by_side(engines, monkeypatch):
     for stop in stops:
         engine.release(f"a{stop}")
         engine.release(f"b{stop}")
+
+
+def test_a_model_for_one_clip_at_a_time_gets_one(tmp_path):
+    """Where the child cannot decode two clips at once, the engine asks for one, and works."""
+    engine = SherpaEngine(EngineSettings(model=str(streaming(tmp_path / "lone-en", batch=1))))
+    assert engine.info.batch_size == 1
+    assert engine.transcribe([partial(SPEECH)])[0].words
+    with pytest.raises(EngineError):
+        engine.transcribe([partial(SPEECH, "a"), partial(SPEECH, "b")])
+    engine.close()
 
 
 def test_no_more_streams_are_kept_than_the_bound(engines, monkeypatch):
@@ -232,7 +243,7 @@ def test_hints_are_spelled_in_pieces(tmp_path, trusting, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_real_weights_write_what_was_said(models):
+def test_real_weights_write_what_was_said(models, trusting):
     """The default engine's weights, run by sherpa-onnx, give the words of a recording in partials and in finals."""
     engine = SherpaEngine(EngineSettings(model=str(models["moonshine"])))
     assert not engine.info.word_times

@@ -49,7 +49,7 @@ class SherpaEngine:
             languages=frozenset(self._model.languages),
             word_times=kind.word_times,
             exact_batches=False,
-            batch_size=16 if kind.streaming else 4,
+            batch_size=(16 if kind.streaming else 4) if self._model.batches else 1,
         )
         self._tongue = _Tongue()
         self._drafts: dict[str, _Draft] = {}
@@ -132,8 +132,11 @@ class SherpaEngine:
         if self._model.kind.told:
             for nth, _, stream in heard:
                 self._tell(recognizer, clips[nth], stream)
-        elif heard:
+        elif self._model.batches and heard:
             recognizer.decode_streams([stream for *_, stream in heard])
+        else:
+            for *_, stream in heard:
+                recognizer.decode_stream(stream)
         return [
             self._hypothesis(clip, [(start, stream.result) for at, start, stream in heard if at == nth])
             for nth, clip in enumerate(clips)

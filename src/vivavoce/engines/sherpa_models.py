@@ -15,7 +15,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,7 +128,10 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that was found in a directory: its type, files by their part, languages (the likeliest first)."""
+    """A model that was found in a directory: its type, files by their part, languages (the likeliest first).
+
+    It takes several clips at once if it `batches`; some are exported for one.
+    """
 
     directory: Path
     name: str
@@ -138,6 +141,7 @@ class Model:
     spelling: Spelling
     provider: str
     threads: int
+    batches: bool = True
 
     @property
     def kind(self) -> Kind:
@@ -213,45 +217,58 @@ def tried(settings: EngineSettings) -> Model:
     providers = ["cuda"] * (with_cuda and settings.device != "cpu") + ["cpu"] * (settings.device != "cuda")
     for provider in providers:
         model = _find(settings, provider)
-        failure = _trial(settings, provider)
+        failure, batches = _trial(settings, provider)
         if failure is None:
-            return model
+            return replace(model, batches=batches)
     raise SetupError(f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}")
 
 
+_DECODED = b"vivavoce: decoded\n"
 _CHILD = "import sys; from vivavoce.engines import sherpa_models; sherpa_models.decode_noise(*sys.argv[1:])"
 
 
-def _trial(settings: EngineSettings, provider: str) -> str | None:
-    """Load and use the model in a child process; give one line that says why it failed, or None."""
+def _trial(settings: EngineSettings, provider: str) -> tuple[str | None, bool]:
+    """Load and use the model in a child process; give one line that says why it failed, or None, and if it batches."""
     arguments = [str(settings.model), settings.compute_type, provider]
     try:
         ended = subprocess.run(  # noqa: S603 - our own interpreter and our own words
             [sys.executable, "-P", "-c", _CHILD, *arguments], capture_output=True, timeout=_TRIAL_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"it did not answer within {_TRIAL_S:.0f} s"
-    if ended.returncode == 0:
-        return None
+        return f"it did not answer within {_TRIAL_S:.0f} s", False
+    if _DECODED in ended.stdout:
+        return None, ended.returncode == 0
     lines = ended.stderr.decode(errors="replace").strip().splitlines()
     said = re.sub(r"^\S+:\S+:\d+ |^(\w+\.)*\w+(Error|Exception): ", "", lines[-1]).strip() if lines else ""
-    return said or f"the process that tried it ended with {ended.returncode}"
+    return said or f"the process that tried it ended with {ended.returncode}", False
 
 
 def decode_noise(model: str, compute_type: str, provider: str) -> None:
-    """Load a model and decode a second of noise with it, in a child process that this may end."""
+    """Load a model and decode a second of noise with it, in a child process that this may end.
+
+    Says so on standard output, and decodes it twice side by side, which may end the process too.
+    """
     found = _find(EngineSettings(model=model, compute_type=compute_type), provider)
     recognizer = load(found)
+    _decode_noise(found, recognizer, 1)
+    sys.stdout.buffer.write(_DECODED)
+    sys.stdout.flush()
+    _decode_noise(found, recognizer, 2)
+
+
+def _decode_noise(model: Model, recognizer: Any, count: int) -> None:
     noise = np.random.default_rng(1).normal(0, 0.05, SAMPLE_RATE).astype(np.float32)
-    stream = recognizer.create_stream()
-    stream.accept_waveform(SAMPLE_RATE, noise)
-    if found.kind.streaming:
-        stream.accept_waveform(SAMPLE_RATE, np.zeros(round(found.tail_s * SAMPLE_RATE), np.float32))
-        stream.input_finished()
-        run(recognizer, [stream])
-        recognizer.get_result_all(stream)
+    streams = [recognizer.create_stream() for _ in range(count)]
+    for stream in streams:
+        stream.accept_waveform(SAMPLE_RATE, noise)
+        if model.kind.streaming:
+            stream.accept_waveform(SAMPLE_RATE, np.zeros(round(model.tail_s * SAMPLE_RATE), np.float32))
+            stream.input_finished()
+    if model.kind.streaming:
+        run(recognizer, streams)
+        recognizer.get_result_all(streams[0])
     else:
-        recognizer.decode_stream(stream)
+        recognizer.decode_streams(streams)
 
 
 def _find(settings: EngineSettings, provider: str) -> Model:
