@@ -153,12 +153,15 @@ def test_partials_of_many_clips_go_side_by_side(engines, monkeypatch):
 
 
 def test_a_model_for_one_clip_at_a_time_gets_one(tmp_path):
-    """Where the child cannot decode two clips at once, the engine asks for one, and works."""
+    """Where the child cannot decode two clips at once, the engine asks for one; what failed is heard from its start."""
     engine = SherpaEngine(EngineSettings(model=str(streaming(tmp_path / "lone-en", batch=1))))
     assert engine.info.batch_size == 1
-    assert engine.transcribe([partial(SPEECH)])[0].words
+    (known,) = engine.transcribe([partial(SPEECH)])
+    assert known.words
+    engine.transcribe([partial(SPEECH[:SAMPLE_RATE], "a")])
     with pytest.raises(EngineError):
-        engine.transcribe([partial(SPEECH, "a"), partial(SPEECH, "b")])
+        engine.transcribe([partial(SPEECH[: 2 * SAMPLE_RATE], key) for key in "ab"])
+    assert [engine.transcribe([partial(SPEECH, key)]) for key in "ab"] == [[known], [known]]
     engine.close()
 
 

@@ -87,11 +87,14 @@ class SherpaEngine:
 
     def _go_on(self, recognizer: Any, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Decode what is new of streamed clips, side by side."""
-        drafts = [self._draft(recognizer, clip) for clip in clips]
+        drafts = [self._draft(clip) for clip in clips]
         with ExitStack() as held:
             for draft in sorted(set(drafts), key=id):  # in the same order everywhere, so that nobody waits in a circle
                 held.enter_context(draft.lock)
+            held.enter_context(_whole_or_not(drafts))
             for clip, draft in zip(clips, drafts, strict=True):
+                if draft.stream is None:
+                    draft.stream, draft.fed = self._stream(recognizer, clip), 0
                 if len(clip.samples) > draft.fed:
                     draft.stream.accept_waveform(SAMPLE_RATE, np.ascontiguousarray(clip.samples[draft.fed :]))
                     draft.fed = len(clip.samples)
@@ -99,11 +102,11 @@ class SherpaEngine:
             results = [recognizer.get_result_all(draft.stream) for draft in drafts]
         return [self._hypothesis(clip, [(0, result)]) for clip, result in zip(clips, results, strict=True)]
 
-    def _draft(self, recognizer: Any, clip: Clip) -> _Draft:
+    def _draft(self, clip: Clip) -> _Draft:
         with self._guard:
             draft = self._drafts.pop(clip.key, None)
             if draft is None or draft.hints != clip.hints:
-                draft = _Draft(self._stream(recognizer, clip), clip.hints)
+                draft = _Draft(clip.hints)
             self._drafts[clip.key] = draft
             while len(self._drafts) > MOST_STREAMS:
                 del self._drafts[next(iter(self._drafts))]
@@ -172,12 +175,23 @@ class SherpaEngine:
 
 @dataclass(slots=True, eq=False)
 class _Draft:
-    """The stream of a clip between its partials, the hints it was made with, and how many samples it was given."""
+    """What is kept of a clip between its partials: its hints, its stream, and how many samples that was given."""
 
-    stream: Any
     hints: tuple[str, ...]
+    stream: Any = None
     fed: int = 0
     lock: Lock = field(default_factory=Lock)
+
+
+@contextmanager
+def _whole_or_not(drafts: Sequence[_Draft]) -> Iterator[None]:
+    """Drop the streams of a batch that fails: the library takes their state out first, and would crash without it."""
+    try:
+        yield
+    except BaseException:
+        for draft in drafts:
+            draft.stream = None
+        raise
 
 
 class _Tongue:
