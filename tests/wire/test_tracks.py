@@ -45,9 +45,8 @@ def played(frames, names=NAMES, shift=0):
     """Give what comes out, one byte string per channel, and the length after each frame."""
     aligned, out, lengths = tracks(names), bytearray(), []
     for frame in frames:
-        out += place(
-            aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number, frame.arrival / 1000
-        )
+        stamp, arrived_at = frame.slot * FRAME + shift, frame.arrival / 1000
+        out += place(aligned, frame.track, frame.payload, stamp, frame.number, arrived_at=arrived_at)
         lengths.append(len(out) // len(names))
     out += aligned.settle()
     return [bytes(out[channel :: len(names)]) for channel in range(len(names))], lengths
