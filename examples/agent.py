@@ -187,7 +187,7 @@ def main() -> None:
     add("--model", default="qwen3:8b", help="default: %(default)s")
     add("--prompt", default=PROMPT, help="what the model is told first")
     add("--host", default="127.0.0.1", help="where to wait for calls, default: %(default)s")
-    add("--port", type=int, default=8090, help="default: %(default)s; 0 takes a free one")
+    add("--port", type=int, default=8070, help="default: %(default)s; 0 takes a free one")
     add("--public-url", help="the wss:// URL in the TwiML: takes only calls that Twilio signed for it")
     shown.add_argument("--say", action="store_true", help="have Twilio say the answers, as TWILIO_ACCOUNT_SID")
     add("--twilio-api", default="https://api.twilio.com", help="default: %(default)s")

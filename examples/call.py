@@ -1,6 +1,6 @@
 """A telephone call without a telephone: plays a recording as Twilio would send it, at the pace of speech.
 
-    python call.py recording.wav --url ws://127.0.0.1:8090/
+    python call.py recording.wav --url ws://127.0.0.1:8070/
 
 Any file that FFmpeg reads will do; its first channel goes out as 8 kHz µ-law in frames of 20 ms, then silence, then the
 hang-up.
@@ -65,7 +65,7 @@ def main() -> None:
     """Read the command line and call."""
     shown = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shown.add_argument("recording")
-    shown.add_argument("--url", default="ws://127.0.0.1:8090/", help="default: %(default)s")
+    shown.add_argument("--url", default="ws://127.0.0.1:8070/", help="default: %(default)s")
     shown.add_argument(
         "--quiet", type=float, default=3.0, metavar="SECONDS", help="silence after it, default: %(default)s"
     )

@@ -2,7 +2,7 @@
 
     python pipecat_agent.py --vivavoce http://127.0.0.1:8080 --model-url http://127.0.0.1:11434/v1 --model qwen3:8b
 
-Twilio, or `call.py`, connects to ws://127.0.0.1:8090/. Answers are printed; put a text-to-speech service where the
+Twilio, or `call.py`, connects to ws://127.0.0.1:8070/. Answers are printed; put a text-to-speech service where the
 pipeline says so to have them heard. vivavoce's own voice activity decides on turns, so Pipecat needs no detector.
 """
 
@@ -106,7 +106,7 @@ def main() -> None:
     shown.add_argument("--endpointing", type=float, default=0.3, help="seconds of silence that end a question")
     shown.add_argument("--model-url", default="http://127.0.0.1:11434/v1", help="default: %(default)s")
     shown.add_argument("--model", default="qwen3:8b", help="default: %(default)s; its key is OPENAI_API_KEY")
-    shown.add_argument("--port", type=int, default=8090, help="default: %(default)s")
+    shown.add_argument("--port", type=int, default=8070, help="default: %(default)s")
     options = shown.parse_args()
     logger.remove()
     logger.add(sys.stderr, level="WARNING")

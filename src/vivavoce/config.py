@@ -242,14 +242,15 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[
         tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
-    ] = Field((), description="Addresses or networks of proxies whose X-Forwarded-Proto and -Host are believed.")
+    ] = Field((), description="Addresses or networks of proxies whose X-Forwarded-Proto, -Host and -For are believed.")
     allowed_hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_split)
     ] = Field((), description="Host names besides loopback ones that requests may name while no API key exists.")
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
     model: Annotated[str | None, Field(min_length=1)] = Field(
         None,
-        description="The engine's model: a name that it knows, or a directory; by default the engine's own choice.",
+        description="The engine's model: a name that it knows, a directory, or the URL of a recogniser for remote;"
+        " by default the engine's own choice.",
     )
     partial_engine: Annotated[str | None, Field(min_length=1)] = Field(
         None, description="Another engine for partials; by default the same one, with --partial-model if given."
