@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sound import pcm
 from vivavoce.config import load_settings
 from vivavoce.model import SAMPLE_RATE, Status, Transcript
-from vivavoce.plugins import AddonParts, AddonSettings, Engine
+from vivavoce.plugins import AddonParts, AddonSettings, Engine, EngineSettings
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.session import Session
 from vivavoce.stores.objects import LocalAudio
@@ -56,7 +56,7 @@ class Plugins:
     engine: Engine
 
     @staticmethod
-    def make_engine() -> Engine:
+    def make_engine(settings: EngineSettings) -> Engine:
         """Give it; what the entry point names."""
         return Plugins.engine
 
@@ -125,7 +125,8 @@ async def hub_of(
 async def create(hub: Hub, **body: Any) -> Session:
     """Make a session as a POST with this body does."""
     await hub.ready()
-    known = Capabilities(languages=hub.engine_info.languages, features=hub.features, remedies=hub.remedies)
+    engine = await hub.engine_info(str(body.get("model", "")))
+    known = Capabilities(languages=engine.languages, features=hub.features, remedies=hub.remedies)
     parsed = parse_request(body, known)
     _, token = await hub.create("owner", parsed.request, None, parsed.options)
     session = hub.find(token)
