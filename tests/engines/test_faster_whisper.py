@@ -99,6 +99,7 @@ def test_every_size_is_known_once_with_its_place():
     assert {"whisper-tiny.en", "whisper-small", "whisper-large-v3-turbo"} <= set(names)
     assert len({each.repository for each in known}) == len(set(names)) == len(names)
     assert {each.languages for each in known if each.model.endswith(".en")} == {frozenset({"en"})}
+    assert next(each for each in known if each.model == "small").languages == LANGUAGES
 
 
 def test_a_language_is_detected_among_those_that_are_expected(engine):

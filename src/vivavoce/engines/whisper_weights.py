@@ -38,10 +38,14 @@ def label(settings: EngineSettings) -> str:
 
 def known_sizes() -> list[KnownModel]:
     """Give the sizes of Whisper with their places in the hub; names that are only another one's are left out."""
+    everything = frozenset(faster_whisper.tokenizer._LANGUAGE_CODES) - {"yue"}  # noqa: SLF001 - as below
     found: dict[str, KnownModel] = {}
     for size, repository in faster_whisper.utils._MODELS.items():  # noqa: SLF001 - the library tells them nowhere else
-        english = frozenset({"en"}) if size.endswith(".en") else None
-        model = KnownModel(name=f"whisper-{size}", model=size, languages=english, repository=repository, files=_FETCHED)
+        # Distilled ones have learnt English alone, whatever their tokens say.
+        languages = frozenset({"en"}) if size.endswith(".en") or size.startswith("distil") else everything
+        model = KnownModel(
+            name=f"whisper-{size}", model=size, languages=languages, repository=repository, files=_FETCHED
+        )
         known = found.setdefault(repository, model)
         if len(size) > len(known.model):
             found[repository] = model
