@@ -186,12 +186,17 @@ def test_a_downloaded_model_is_added_verified_and_watched_over(site, model, tmp_
 # The hub
 
 
-def as_hub(site: Site, repository: str, files: dict[str, bytes]) -> dict[str, str]:
+def as_hub(site: Site, repository: str, files: dict[str, bytes], sums: str = "") -> dict[str, str]:
     """Make the site a mirror of the hub with one repository; give the environment that names it."""
     commit = "a" * 40
-    siblings = [{"rfilename": name} for name in files]
+    siblings = [{"rfilename": name, "size": len(page)} for name, page in files.items()]
+    for each in siblings:
+        if each["rfilename"] == "model.bin":
+            digest = sums or sha(files["model.bin"])
+            each["lfs"] = {"sha256": digest, "size": each["size"], "pointerSize": 130}
     about = json.dumps({"id": repository, "sha": commit, "siblings": siblings, "private": False}).encode()
     tree = [{"type": "file", "path": name, "size": len(page), "oid": sha(page)[:40]} for name, page in files.items()]
+    site.pages[f"/api/models/{repository}"] = about
     for revision in ("main", commit):
         site.pages[f"/api/models/{repository}/revision/{revision}"] = about
         site.pages[f"/api/models/{repository}/tree/{revision}"] = json.dumps(tree).encode()
@@ -218,6 +223,16 @@ def test_a_known_model_comes_from_a_mirror_of_the_hub(site, model, tmp_path):
     assert wrong_files(directory) == []
     table = (tmp_path / "data" / "models.toml").read_text()
     assert table == f'[whisper-tiny]\nengine = "faster-whisper"\nmodel = "{directory}"\n'
+
+
+def test_a_file_that_the_hub_has_another_checksum_of_leaves_nothing(site, tmp_path):
+    """Mirrors and proxies may be wrong."""
+    variables = as_hub(site, "owner/other", {"model.bin": b"weights", "config.json": b"{}"}, sha(b"other"))
+    options = ["--engine", "faster-whisper", "--hub", "owner/other"]
+    ended = models("download", "mine", *options, place=tmp_path, **variables)
+    assert ended.returncode == 1
+    assert "model.bin came with another checksum" in ended.stderr
+    assert left_in(tmp_path / "data" / "models") == []
 
 
 def test_without_a_network_one_line_says_what_to_do(site, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripted import bursts, create, ended, hub_of, installed, speak
 from vivavoce.config import Settings, load_settings
 from vivavoce.errors import EngineError, SetupError, Unavailable
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis
@@ -151,6 +152,19 @@ async def test_an_idle_model_is_unloaded_after_its_last_session_and_loaded_again
         assert not main.closed
 
 
+async def test_a_model_is_not_idle_while_it_is_loaded(shop, tmp_path):
+    """Who was told to come again finds it, however short the time."""
+    shop.gate = threading.Event()
+    async with catalogue_of(tmp_path, DUTCH, model_idle=0.01) as catalogue:
+        with pytest.raises(Unavailable):
+            await catalogue.take("dutch", patience_s=0.01)
+        timer = catalogue._slots["dutch"].timer
+        await until(lambda: catalogue._slots["dutch"].timer is not timer)
+        shop.gate.set()
+        assert (await catalogue.take("dutch")).pool.engine is shop.made[1]
+        assert len(shop.made) == 2
+
+
 async def test_a_model_without_idle_time_stays(shop, tmp_path):
     """By default nothing is unloaded."""
     async with catalogue_of(tmp_path, DUTCH) as catalogue:
@@ -267,6 +281,26 @@ async def test_closing_waits_for_what_is_being_loaded(shop, tmp_path):
         asyncio.get_running_loop().call_later(0.02, shop.gate.set)
     assert len(shop.made) == 2
     assert all(engine.closed for engine in shop.made)
+
+
+@pytest.mark.usefixtures(installed.__name__)
+async def test_the_default_goes_on_with_a_session_whose_model_is_gone(tmp_path):
+    """Audio that was taken is heard all the same, and the client is told by whom."""
+    table = tmp_path / "data" / "models.toml"
+    table.parent.mkdir()
+    table.write_text('[mine]\nengine = "scripted"\nmodel = "m"\n')
+    async with hub_of(tmp_path / "data", ScriptedEngine(lambda _: "before")) as hub:
+        session = await create(hub, model="mine")
+        await speak(session, bursts("s"), stop=False)
+    table.write_text('[mine]\nengine = "faster-whisper"\nmodel = "/nowhere/at/all"\n')
+    async with hub_of(tmp_path / "data", ScriptedEngine(lambda _: "after"), grace=0.1) as hub:
+        await ended(hub, session.id)
+        (final, *_) = await hub.store.finals(session.id)
+        said = [
+            message for message in await hub.store.messages(session.id) if "the default one goes on" in message.text
+        ]
+    assert final.text == "after"
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

@@ -36,18 +36,25 @@ class Interrupted(VivavoceError):
 def fetch_from_hub(repository: str, files: Sequence[str], target: Path) -> None:
     """Fetch a repository's files, those that match the patterns if there are any, into a new directory.
 
-    The hub, or the mirror that HF_ENDPOINT names, checks nothing that TLS does not; the library shows its own progress.
-    Raises `Interrupted` where it cannot be had, or not whole.
+    They come from the hub, or from the mirror that HF_ENDPOINT names, and the library shows its own progress. Large
+    files have checksums there. Raises `Interrupted` where it cannot be had, or not whole, and `SetupError` where a file
+    has another checksum.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     part = part_of(target)
     try:
-        snapshot_download(repository, allow_patterns=list(files) or None, local_dir=part)
+        about = HfApi().model_info(repository, files_metadata=True)
+        snapshot_download(repository, revision=about.sha, allow_patterns=list(files) or None, local_dir=part)
     except Exception as error:
         _forget_if_empty(part)
         raise Interrupted(f"the hub does not give {repository} ({type(error).__name__})") from error
     shutil.rmtree(part / ".cache", ignore_errors=True)
+    sums = {each.rfilename: each.lfs.sha256 for each in about.siblings or () if each.lfs is not None}
+    wrong = [name for name, digest in sums.items() if (part / name).is_file() and not _is(part / name, digest)]
+    if wrong:
+        shutil.rmtree(part)
+        raise SetupError(f"{repository}: {', '.join(wrong)} came with another checksum; nothing is kept, try again")
     _finish(part, target)
 
 

@@ -60,11 +60,19 @@ def read_abilities(settings: EngineSettings) -> tuple[frozenset[str], bool]:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        tokens = len(json.loads((directory / "vocabulary.json").read_text(encoding="utf-8")))
+        tokens = _count_tokens(directory)
     except Exception as error:
         raise SetupError(f"--model {directory} cannot be read: {' '.join(str(error).split())}") from error
     languages = languages_of(tokenizer) if tokens >= _MULTILINGUAL_TOKENS else frozenset({"en"})
     return languages, bool(config.get("alignment_heads"))
+
+
+def _count_tokens(directory: Path) -> int:
+    """Count what the model can write; older converters wrote one token a line."""
+    listed = directory / "vocabulary.json"
+    if listed.is_file():
+        return len(json.loads(listed.read_text(encoding="utf-8")))
+    return (directory / "vocabulary.txt").read_text(encoding="utf-8").count("\n")
 
 
 def load(settings: EngineSettings) -> Model:

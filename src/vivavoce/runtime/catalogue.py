@@ -256,12 +256,21 @@ class Catalogue:
             return
         if slot.retired:
             self._begin_unloading(slot)
-        elif slot is not self._default and self._settings.model_idle is not None:
+        elif slot is not self._default:
+            self._await_idleness(slot)
+
+    def _await_idleness(self, slot: _Slot) -> None:
+        if self._settings.model_idle is not None:
             loop = asyncio.get_running_loop()
             slot.timer = loop.call_later(self._settings.model_idle, partial(self._on_idle, slot))
 
     def _on_idle(self, slot: _Slot) -> None:
-        if not slot.sessions and not slot.retired:
+        if slot.sessions or slot.retired:
+            return
+        if slot.loading is not None and not slot.loading.done():
+            # Who was told to come again is to find it.
+            self._await_idleness(slot)
+        else:
             self._begin_unloading(slot)
 
     def _begin_unloading(self, slot: _Slot) -> None:
