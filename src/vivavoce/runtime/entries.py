@@ -73,7 +73,7 @@ def read_entries(path: Path) -> Mapping[str, Entry]:
     """Give the tables by name, none where there is no file; raises `SetupError` with one line per mistake."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise SetupError(f"cannot read the models in {path}: {error.strerror}") from error
