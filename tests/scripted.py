@@ -125,7 +125,8 @@ async def hub_of(
 async def create(hub: Hub, **body: Any) -> Session:
     """Make a session as a POST with this body does."""
     await hub.ready()
-    known = Capabilities(languages=hub.engine_info.languages, features=hub.features, remedies=hub.remedies)
+    engine = await hub.engine_info(str(body.get("model", "")))
+    known = Capabilities(languages=engine.languages, features=hub.features, remedies=hub.remedies)
     parsed = parse_request(body, known)
     _, token = await hub.create("owner", parsed.request, None, parsed.options)
     session = hub.find(token)

@@ -265,6 +265,12 @@ class Settings(BaseSettings):
         "auto", min_length=1, description="Numbers that the engine computes with, such as int8 or float16."
     )
     engine_threads: int = Field(1, ge=1, le=1024, description="CPU threads that one decoding computes on.")
+    models_file: Annotated[Path, AfterValidator(_directory)] | None = Field(
+        None, description="TOML file of more models for sessions to name; by default models.toml in the data directory."
+    )
+    model_idle: PositiveSeconds | None = Field(
+        None, description="Seconds without a session after which such a model is unloaded; by default never."
+    )
     engine_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
         None, description="Key between a server and a recogniser elsewhere; better set in the environment."
     )

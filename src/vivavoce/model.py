@@ -317,9 +317,10 @@ class SessionOptions:
 
     One of the `languages` is spoken, any if there are none; with `code_switching` each utterance may be in another.
     `features` are those switched on, each with its own options, named as in the contract. After `turn_silence_s` a turn
-    is likely to be over; None where nobody asks.
+    is likely to be over; None where nobody asks. `model` may be a name that nobody here knows.
     """
 
+    model: str = "solaria-1"
     audio: AudioFormat = field(default_factory=AudioFormat)
     languages: tuple[str, ...] = ()
     code_switching: bool = False

@@ -81,8 +81,31 @@ class EngineSettings:
         return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownModel:
+    """A model that an engine can be made from once somebody has fetched it.
+
+    `name` is what a catalogue calls it; `files` (patterns) are fetched from `repository` of the Hugging Face hub, all
+    where there are none, or else the archive or file behind `url`, whose checksum is `sha256`. It is then the engine's
+    `model`. `size` is in bytes, and `languages` are None where nobody knows them.
+    """
+
+    name: str
+    model: str
+    languages: frozenset[str] | None = None
+    repository: str | None = None
+    files: tuple[str, ...] = ()
+    url: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+
 class Engine(Protocol):
-    """Speech to text; called from several threads at once."""
+    """Speech to text; called from several threads at once.
+
+    A factory may have two class methods: `known() -> Sequence[KnownModel]` names the models that it can be made from,
+    and `describe(settings) -> EngineInfo` says what an engine would be that is not made yet, without loading it.
+    """
 
     info: EngineInfo
 

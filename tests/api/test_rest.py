@@ -28,6 +28,7 @@ from vivavoce.events import StoredMessage
 from vivavoce.model import Kind, SessionRecord, Status, Utterance, Word, now
 from vivavoce.plugins import EngineInfo, Write
 from vivavoce.reception.access import new_key
+from vivavoce.runtime.catalogue import Listed
 from vivavoce.runtime.hub import hash_of
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.stores.sql import SqlStore
@@ -43,7 +44,7 @@ class StandInHub:
 
     store: SqlStore
     audio: LocalAudio
-    engine_info: EngineInfo = field(
+    info: EngineInfo = field(
         default_factory=lambda: EngineInfo(
             name="tiny", languages=frozenset({"en"}), word_times=True, exact_batches=True, batch_size=1
         )
@@ -54,9 +55,16 @@ class StandInHub:
     failure: Exception | None = None
     reasons: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    listed: list[Listed] = field(default_factory=list)
 
     async def ready(self) -> None:
         pass
+
+    async def engine_info(self, model: str) -> EngineInfo:
+        return self.info
+
+    async def models(self) -> list[Listed]:
+        return self.listed
 
     async def create(
         self, owner, request, custom_metadata, options, *, most=None, leg=None
@@ -607,13 +615,35 @@ async def test_there_is_no_file_before_the_end(client, hub):
 # Around it
 
 
-async def test_health_and_models_are_public(client):
-    """For monitors, and for clients that ask what there is."""
+async def test_health_and_models_are_public(client, hub):
+    """For monitors, and for clients that ask what there is and what there could be."""
+    hub.listed = [
+        Listed(name="tiny", engine="t", languages=frozenset({"nl", "en"}), features=("x",), loaded=True, default=True),
+        Listed(name="big", engine="t", languages=None, features=(), loaded=False, get="vivavoce models download big"),
+    ]
     body = (await client.get("/health")).json()
     assert body["health"] == "OK"
     assert set(body) == {"health", "version"}
     assert (await client.head("/health")).status_code == 200
-    assert (await client.get("/v1/models")).json() == {"models": [{"id": "tiny", "languages": ["en"]}]}
+    tiny, big = (await client.get("/v1/models")).json()["models"]
+    assert tiny == {
+        "name": "tiny",
+        "engine": "t",
+        "languages": ["en", "nl"],
+        "features": ["x"],
+        "loaded": True,
+        "default": True,
+        "installed": True,
+    }
+    assert big == {
+        "name": "big",
+        "engine": "t",
+        "features": [],
+        "loaded": False,
+        "default": False,
+        "installed": False,
+        "get": "vivavoce models download big",
+    }
 
 
 async def test_every_answer_has_a_request_id_of_its_own(client):

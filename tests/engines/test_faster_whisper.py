@@ -83,6 +83,25 @@ def test_languages_are_those_of_the_contract(engine, models):
     assert FasterWhisperEngine(EngineSettings(model=str(models["cantonese"]))).info.languages == LANGUAGES
 
 
+@pytest.mark.parametrize("name", ["many", "english", "cantonese"])
+def test_a_model_is_described_without_being_loaded(models, name):
+    """What its files say is what the engine says of itself."""
+    settings = EngineSettings(model=str(models[name]))
+    assert FasterWhisperEngine.describe(settings) == FasterWhisperEngine(settings).info
+    with pytest.raises(SetupError, match="not on this machine"):
+        FasterWhisperEngine.describe(EngineSettings(model="/nowhere/at/all"))
+
+
+def test_every_size_is_known_once_with_its_place():
+    """A size that is another name of the same repository is not offered twice."""
+    known = FasterWhisperEngine.known()
+    names = [each.name for each in known]
+    assert {"whisper-tiny.en", "whisper-small", "whisper-large-v3-turbo"} <= set(names)
+    assert len({each.repository for each in known}) == len(set(names)) == len(names)
+    assert {each.languages for each in known if each.model.endswith(".en")} == {frozenset({"en"})}
+    assert next(each for each in known if each.model == "small").languages == LANGUAGES
+
+
 def test_a_language_is_detected_among_those_that_are_expected(engine):
     """The detected one is the likeliest of all, of two or of one; what a model does not know means any."""
     assert engine.transcribe([final(SPEECH)])[0].language in LANGUAGES

@@ -80,7 +80,7 @@ async def site(tmp_path) -> AsyncIterator[Site]:
     store = await SqlStore.open(f"sqlite:///{tmp_path}/vivavoce.sqlite3")
     audio = LocalAudio(tmp_path / "audio")
     journal = Journal(store, audio)
-    site = Site(engine, pool, store, journal, ears, Load(lambda: pool, journal, ears))
+    site = Site(engine, pool, store, journal, ears, Load(lambda: [pool], journal, ears))
     yield site
     engine.go_on.set()
     await site.load.close()
@@ -168,7 +168,7 @@ async def test_finals_of_sessions_that_catch_up_keep_nobody_out(site: Site) -> N
 
 async def test_load_is_known_before_the_models_are_loaded(site: Site) -> None:
     """Nothing waits to be decoded while there is nothing that decodes."""
-    load = Load(lambda: None, site.journal, site.ears)
+    load = Load(list, site.journal, site.ears)
     assert load.delays_s["decode"] == 0
     await load.close()
 

@@ -15,7 +15,7 @@ from vivavoce.model import SAMPLE_RATE, Clip
 from vivavoce.plugins import EngineSettings
 from vivavoce.runtime import engines
 from vivavoce.runtime.decode import FINALS_NICE
-from vivavoce.runtime.engines import Pair, load_engine, open_engine
+from vivavoce.runtime.engines import Pair, Recipe, load_engine, open_engine
 from vivavoce.testing.engines import ScriptedEngine
 
 SAMPLES = np.zeros(SAMPLE_RATE, np.float32)
@@ -100,7 +100,7 @@ async def test_threads_of_an_engine_give_way(monkeypatch) -> None:
         return made("one", {"en"})
 
     monkeypatch.setattr(engines, "plugin", lambda kind, name: make)
-    await open_engine(load_settings())
+    await open_engine(Recipe.of(load_settings()))
     assert found == [os.getpriority(os.PRIO_PROCESS, 0) + FINALS_NICE]
 
 

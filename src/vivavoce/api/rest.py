@@ -7,7 +7,7 @@ sizes by route and words its errors in its own way.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -28,7 +28,16 @@ from vivavoce.plugins import AudioFiles
 from vivavoce.reception.access import KEY_HEADER, Access, Caller
 from vivavoce.reception.origin import public_origin
 from vivavoce.reception.sessions import Sessions, create
-from vivavoce.wire.bodies import DeliveriesBody, ErrorBody, InitResponse, SessionBody, SessionList
+from vivavoce.runtime.catalogue import Listed
+from vivavoce.wire.bodies import (
+    DeliveriesBody,
+    ErrorBody,
+    InitResponse,
+    ModelBody,
+    ModelList,
+    SessionBody,
+    SessionList,
+)
 from vivavoce.wire.result import session_body, timestamp
 from vivavoce.wire.schema import InitRequest, audio_format
 from vivavoce.wire.wav import wav_header
@@ -376,12 +385,32 @@ async def health() -> dict[str, str]:
     return {"health": "OK", "version": __version__}
 
 
-@router.get("/v1/models", summary="List the speech models", responses=documented_errors())
-async def models(hub: Hub) -> dict[str, list[dict[str, str | Sequence[str]]]]:
-    """Give the engine in use and the languages it knows."""
+@router.get(
+    "/v1/models",
+    summary="List the speech models",
+    response_model_exclude_none=True,
+    responses=documented_errors(),
+)
+async def models(hub: Hub) -> ModelList:
+    """Give the models that an init request may name, and those that could be installed; not part of the original API.
+
+    The first is the default, which every other name stands for.
+    """
     await hub.ready()
-    info = hub.engine_info
-    return {"models": [{"id": info.name, "languages": sorted(info.languages)}]}
+    return ModelList(models=[_model_body(each) for each in await hub.models()])
+
+
+def _model_body(model: Listed) -> ModelBody:
+    return ModelBody(
+        name=model.name,
+        engine=model.engine,
+        languages=sorted(model.languages) if model.languages is not None else None,
+        features=list(model.features),
+        loaded=model.loaded,
+        default=model.default,
+        installed=model.get is None,
+        get=model.get,
+    )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

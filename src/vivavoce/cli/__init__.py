@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import vivavoce
-from vivavoce.cli import bench, demo, doctor, keys, listen, recognize, serve, sessions, transcribe, twiml
+from vivavoce.cli import bench, demo, doctor, keys, listen, models, recognize, serve, sessions, transcribe, twiml
 from vivavoce.errors import InvalidConfig, VivavoceError
 
 INTERRUPTED = 130
@@ -50,6 +50,7 @@ listen.register(app)
 serve.register(app)
 recognize.register(app)
 app.add_typer(keys.app, rich_help_panel="Server")
+app.add_typer(models.app, rich_help_panel="Server")
 app.add_typer(sessions.app, rich_help_panel="Server")
 twiml.register(app)
 doctor.register(app)

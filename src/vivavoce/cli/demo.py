@@ -47,7 +47,7 @@ def demo() -> None:
     from vivavoce.cli.embedded import embedded_server
 
     console = Console(highlight=False)
-    recording = _recording()
+    recording = recording_path()
     console.print("[dim]starting a server …[/]")
     with embedded_server() as base:
         console.print(f"[bold]vivavoce[/] listens on {base}")
@@ -61,7 +61,8 @@ def demo() -> None:
     console.print("\nNext: [bold]vivavoce transcribe[/] FILE, [bold]vivavoce listen[/], or [bold]vivavoce serve[/].")
 
 
-def _recording() -> Path:
+def recording_path() -> Path:
+    """Give the recording's path; raises `SetupError` where the wheel lacks it."""
     spec = find_spec("moonshine_voice")
     for directory in (spec.submodule_search_locations or []) if spec is not None else []:
         path = Path(directory) / "assets" / RECORDING

@@ -82,7 +82,7 @@ def findings(**overrides: Any) -> Iterator[Finding]:
             yield Finding(Level.FAIL, "settings", line, "correct the setting it names")
         return
     yield Finding(Level.OK, "settings", "valid")
-    for check in (_engine, _vad, _aligner, _addons, _directory, _disk, _port):
+    for check in (_engine, _models, _vad, _aligner, _addons, _directory, _disk, _port):
         yield check(settings)
 
 
@@ -133,6 +133,17 @@ def _engine(settings: Settings) -> Finding:
         engine.close()
 
     return _tried(lambda: load_engine(settings), settings.engine, "speech engine", decode)
+
+
+def _models(settings: Settings) -> Finding:
+    from vivavoce.runtime.entries import models_file, read_entries
+
+    try:
+        entries = read_entries(models_file(settings))
+    except SetupError as error:
+        return Finding(Level.FAIL, "more models", "; ".join(str(error).splitlines()), "correct the table it names")
+    found = f"{', '.join(entries)}: try each with vivavoce models verify" if entries else "none"
+    return Finding(Level.OK, "more models", found)
 
 
 def _vad(settings: Settings) -> Finding:

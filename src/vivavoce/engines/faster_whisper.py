@@ -22,10 +22,10 @@ import numpy as np
 
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.engines.whisper_model import FRAMES_PER_S, FULL_FRAMES
-from vivavoce.engines.whisper_weights import DEFAULT_SIZE, label, load
+from vivavoce.engines.whisper_weights import DEFAULT_SIZE, known_sizes, label, load, read_abilities
 from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word
-from vivavoce.plugins import EngineInfo, EngineSettings
+from vivavoce.plugins import EngineInfo, EngineSettings, KnownModel
 
 BEAM = 5
 
@@ -47,19 +47,24 @@ class FasterWhisperEngine:
     def __init__(self, settings: EngineSettings = _DEFAULTS) -> None:
         """Load the model that the settings name and use it once; raises `SetupError`."""
         self._model = load(settings)
-        self.info = EngineInfo(
-            name=f"faster-whisper-{label(settings)}",
-            languages=self._model.languages,
-            word_times=self._model.word_times,
-            exact_batches=False,
-            batch_size=8,
-        )
+        self.info = _info(settings, self._model.languages, word_times=self._model.word_times)
         self._drafts: dict[str, _Draft] = {}
         try:
             # What is wrong with the files or the GPU shows here rather than in the first session.
             self._write([Clip(key="", samples=_SECOND, final=False)], [_Draft()], [_SECOND])
         except EngineError as error:
             raise SetupError(f"--model {settings.model or DEFAULT_SIZE} was loaded, but {error}") from error
+
+    @classmethod
+    def known(cls) -> Sequence[KnownModel]:
+        """Give the sizes of Whisper."""
+        return known_sizes()
+
+    @classmethod
+    def describe(cls, settings: EngineSettings) -> EngineInfo:
+        """Say what the model in a directory can do, by the files beside its weights; raises `SetupError`."""
+        languages, word_times = read_abilities(settings)
+        return _info(settings, languages, word_times=word_times)
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give one hypothesis per clip, in order; blocks. Raises `EngineError`."""
@@ -147,6 +152,16 @@ class FasterWhisperEngine:
     def _among(self, clip: Clip) -> frozenset[str]:
         """Give the languages that a clip may be in; all, where a session was begun with another model's."""
         return self.info.languages.intersection(clip.languages) or self.info.languages
+
+
+def _info(settings: EngineSettings, languages: frozenset[str], *, word_times: bool) -> EngineInfo:
+    return EngineInfo(
+        name=f"faster-whisper-{label(settings)}",
+        languages=languages,
+        word_times=word_times,
+        exact_batches=False,
+        batch_size=8,
+    )
 
 
 @dataclass(slots=True)

@@ -58,6 +58,12 @@ class MoonshineEngine:
         self._model = Model(folder, threads=settings.engine_threads)
         self._drafts: dict[str, _Draft] = {}
 
+    @classmethod
+    def describe(cls, settings: EngineSettings) -> EngineInfo:
+        """Say what it can do, whatever the settings."""
+        del settings
+        return cls.info
+
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give one hypothesis per clip, in order; blocks. Raises `EngineError`."""
         spans = [span for nth, clip in enumerate(clips) for span in _spans(nth, clip)]

@@ -72,7 +72,7 @@ class Model:
         self._specs: dict[str, Tokenizer] = {}
         self._features = FeatureExtractor(feature_size=whisper.n_mels)
         self.word_times = word_times
-        self.languages = _languages(tokenizer) if whisper.is_multilingual else frozenset({"en"})
+        self.languages = languages_of(tokenizer) if whisper.is_multilingual else frozenset({"en"})
 
     def close(self) -> None:
         """Free the weights; later calls fail."""
@@ -230,7 +230,7 @@ class Model:
             raise EngineError("the speech model failed") from error
 
 
-def _languages(tokenizer: Any) -> frozenset[str]:
+def languages_of(tokenizer: Any) -> frozenset[str]:
     """Give the languages that a model has tokens for; Cantonese is not among the protocol's."""
     first, stop = tokenizer.token_to_id("<|startoftranscript|>") + 1, tokenizer.token_to_id("<|translate|>")
     return frozenset(tokenizer.id_to_token(nth)[2:-2] for nth in range(first, stop)) - {"yue"}

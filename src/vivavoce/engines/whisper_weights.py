@@ -14,9 +14,9 @@ import ctranslate2
 import faster_whisper
 import tokenizers
 
-from vivavoce.engines.whisper_model import Model
+from vivavoce.engines.whisper_model import Model, languages_of
 from vivavoce.errors import SetupError
-from vivavoce.plugins import EngineSettings
+from vivavoce.plugins import EngineSettings, KnownModel
 
 DEFAULT_SIZE = "small"
 
@@ -26,11 +26,53 @@ _FILES = {
     "tokenizer.json": "copy it from the original model, or convert with --copy_files tokenizer.json",
 }
 _GPU_WORKERS = 2
+_MULTILINGUAL_TOKENS = 51_865
+"""Models with fewer know English alone."""
+_FETCHED = ("config.json", "model.bin", "preprocessor_config.json", "tokenizer.json", "vocabulary.*")
 
 
 def label(settings: EngineSettings) -> str:
     """Give the model's name without the path or the owner."""
     return Path(settings.model or DEFAULT_SIZE).name
+
+
+def known_sizes() -> list[KnownModel]:
+    """Give the sizes of Whisper with their places in the hub; names that are only another one's are left out."""
+    everything = frozenset(faster_whisper.tokenizer._LANGUAGE_CODES) - {"yue"}  # noqa: SLF001 - as below
+    found: dict[str, KnownModel] = {}
+    for size, repository in faster_whisper.utils._MODELS.items():  # noqa: SLF001 - the library tells them nowhere else
+        # Distilled ones have learnt English alone, whatever their tokens say.
+        languages = frozenset({"en"}) if size.endswith(".en") or size.startswith("distil") else everything
+        model = KnownModel(
+            name=f"whisper-{size}", model=size, languages=languages, repository=repository, files=_FETCHED
+        )
+        known = found.setdefault(repository, model)
+        if len(size) > len(known.model):
+            found[repository] = model
+    return list(found.values())
+
+
+def read_abilities(settings: EngineSettings) -> tuple[frozenset[str], bool]:
+    """Give a model's languages and whether it times words, without its weights; raises `SetupError`."""
+    directory = _on_this_machine(settings.model or DEFAULT_SIZE)
+    if directory is None:
+        raise SetupError(f"--model {settings.model} is not on this machine")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        tokens = _count_tokens(directory)
+    except Exception as error:
+        raise SetupError(f"--model {directory} cannot be read: {' '.join(str(error).split())}") from error
+    languages = languages_of(tokenizer) if tokens >= _MULTILINGUAL_TOKENS else frozenset({"en"})
+    return languages, bool(config.get("alignment_heads"))
+
+
+def _count_tokens(directory: Path) -> int:
+    """Count what the model can write; older converters wrote one token a line."""
+    listed = directory / "vocabulary.json"
+    if listed.is_file():
+        return len(json.loads(listed.read_text(encoding="utf-8")))
+    return (directory / "vocabulary.txt").read_text(encoding="utf-8").count("\n")
 
 
 def load(settings: EngineSettings) -> Model:
@@ -84,19 +126,13 @@ def _compute_type(wanted: str, device: str) -> str:
 def _directory(model: str) -> Path:
     """Give the directory of a model, after a download where it is not on this machine."""
     path = Path(model).expanduser()
-    if path.is_dir():
-        return path
+    if (found := _on_this_machine(model)) is not None:
+        return found
     if "/" not in model and "\\" not in model and model not in faster_whisper.available_models():
         sizes = ", ".join(faster_whisper.available_models())
         raise SetupError(f"--model {model}: no such directory, and no size of Whisper; the sizes are {sizes}")
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise SetupError(f"--model {model}: there is no such directory")
-    try:
-        cached = Path(faster_whisper.download_model(model, local_files_only=True))
-        if all((cached / name).is_file() for name in _FILES):
-            return cached
-    except Exception:  # noqa: BLE001, S110 - whatever is wrong with the cache, the hub may mend it
-        pass
     try:
         return Path(faster_whisper.download_model(model))
     except Exception as error:
@@ -104,6 +140,18 @@ def _directory(model: str) -> Path:
             f"--model {model}: not on this machine, and the hub does not give it ({type(error).__name__}); name a "
             "directory that has it with --model, or a mirror of the hub with HF_ENDPOINT"
         ) from error
+
+
+def _on_this_machine(model: str) -> Path | None:
+    """Give a directory by its path, or the complete one in the hub's cache."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    try:
+        cached = Path(faster_whisper.download_model(model, local_files_only=True))
+        return cached if all((cached / name).is_file() for name in _FILES) else None
+    except Exception:  # noqa: BLE001 - whatever is wrong with the cache, the hub may mend it
+        return None
 
 
 def _failure(error: Exception, directory: Path, device: str, compute_type: str) -> SetupError:

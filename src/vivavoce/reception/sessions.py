@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vivavoce.errors import INVALID, InvalidConfig, Unsupported
 from vivavoce.runtime.outbound import Refusal, names_private_address, parse_url
-from vivavoce.wire.schema import Capabilities, parse_request
+from vivavoce.wire.schema import Capabilities, InitRequest, checked, parse_request
 
 if TYPE_CHECKING:
     from vivavoce.config import Settings
     from vivavoce.model import SessionOptions, SessionRecord
     from vivavoce.plugins import AudioFiles, EngineInfo, Store
     from vivavoce.reception.access import Caller
+    from vivavoce.runtime.catalogue import Listed
 
 FEATURES = frozenset({"callback", "diarization"})
 """What every installation has, whatever its engine and its add-ons."""
@@ -30,9 +31,14 @@ class Sessions(Protocol):
     def audio(self) -> AudioFiles:
         """Where their audio is kept."""
 
-    @property
-    def engine_info(self) -> EngineInfo:
-        """What the engine can do, once the hub is ready."""
+    async def engine_info(self, model: str) -> EngineInfo:
+        """Say what the model of this name can do, or the default, once the hub is ready; loads it where need be.
+
+        Raises `Unavailable` where it cannot be loaded, or takes long.
+        """
+
+    async def models(self) -> Sequence[Listed]:
+        """Give the models that sessions may name, and those that could be installed, once the hub is ready."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -71,10 +77,10 @@ async def create(
 
     `leg` names the leg of a telephone call that the session is for. Raises `RequestError` and `CapacityError`.
     """
+    model = checked(InitRequest, body).model
     await hub.ready()
-    capabilities = Capabilities(
-        languages=hub.engine_info.languages, features=FEATURES | hub.features, remedies=hub.remedies
-    )
+    engine = await hub.engine_info(model)
+    capabilities = Capabilities(languages=engine.languages, features=FEATURES | hub.features, remedies=hub.remedies)
     parsed = parse_request(body, capabilities)
     if parsed.options.callback_url is not None and not settings.allow_private_callbacks:
         _require_public(parsed.options.callback_url)

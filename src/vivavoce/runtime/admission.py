@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from vivavoce.config import Settings
@@ -31,10 +31,10 @@ def weight(options: SessionOptions) -> int:
 
 
 class Load:
-    """How far behind the process is, in seconds; `pool` gives None while the models are loaded."""
+    """How far behind the process is, in seconds; `pools` are those of the models that are loaded now."""
 
-    def __init__(self, pool: Callable[[], DecodePool | None], journal: Journal, ears: Executor) -> None:
-        self._pool, self._journal, self._ears = pool, journal, ears
+    def __init__(self, pools: Callable[[], Sequence[DecodePool]], journal: Journal, ears: Executor) -> None:
+        self._pools, self._journal, self._ears = pools, journal, ears
         self._hearing_s = 0.0
         self._due_at = time.monotonic()
         self._task = asyncio.create_task(self._probe(), name="load")
@@ -43,11 +43,11 @@ class Load:
     def delays_s(self) -> dict[str, float]:
         """What waits for how long, by the part of the road."""
         late_s = time.monotonic() - self._due_at
-        pool = self._pool()
+        pools = self._pools()
         return {
-            "decode": pool.oldest_s if pool is not None else 0.0,
-            "partials": pool.unseen_s if pool is not None else 0.0,
-            "speakers": pool.speakers_s if pool is not None else 0.0,
+            "decode": max((pool.oldest_s for pool in pools), default=0.0),
+            "partials": max((pool.unseen_s for pool in pools), default=0.0),
+            "speakers": max((pool.speakers_s for pool in pools), default=0.0),
             "journal": self._journal.oldest_s,
             "hearing": max(self._hearing_s, late_s),
         }

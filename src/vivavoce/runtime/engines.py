@@ -1,40 +1,87 @@
-"""Which engine the settings name: one for everything, or a quick one for partials and a thorough one for finals."""
+"""Which engine a recipe names: one for everything, or a quick one for partials and a thorough one for finals."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import structlog
 
 from vivavoce.config import Settings
 from vivavoce.model import Clip, Hypothesis
-from vivavoce.plugins import Engine, EngineSettings, plugin
+from vivavoce.plugins import Engine, EngineInfo, EngineSettings, KnownModel, plugin, plugin_names
 from vivavoce.runtime.decode import FINALS_NICE, polite_threads
 
+log = structlog.get_logger()
 
-async def open_engine(settings: Settings) -> Engine:
-    """Make what decodes; raises `SetupError` where a plugin is missing or cannot be made from the settings.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What decodes: the plugin name of an engine with what it is made from, and another for `partials` if any."""
+
+    engine: str
+    told: EngineSettings
+    partials: tuple[str, EngineSettings] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Recipe:
+        """Give what the server's own settings name."""
+        told = EngineSettings.of(settings)
+        if settings.partial_engine is None and settings.partial_model is None:
+            return cls(engine=settings.engine, told=told)
+        name = settings.partial_engine or settings.engine
+        # What another engine computes on, and with which numbers, is for that engine to say.
+        own = told if name == settings.engine else replace(told, device="auto", compute_type="auto")
+        return cls(engine=settings.engine, told=told, partials=(name, replace(own, model=settings.partial_model)))
+
+    def make(self) -> Engine:
+        """Make what decodes; blocks. Raises `SetupError` where a plugin is missing or cannot be made."""
+        finals: Engine = plugin("engines", self.engine)(self.told)
+        if self.partials is None:
+            return finals
+        name, told = self.partials
+        try:
+            return Pair(finals, plugin("engines", name)(told))
+        except BaseException:
+            finals.close()
+            raise
+
+    def describe(self) -> EngineInfo | None:
+        """Say what the engine can do without making it, where its factory can tell; blocks."""
+        try:
+            describe = getattr(plugin("engines", self.engine), "describe", None)
+            info: EngineInfo | None = describe(self.told) if describe is not None else None
+        except Exception as error:  # noqa: BLE001 - a factory may raise anything; loading the engine will tell
+            log.debug("an engine cannot describe itself", engine=self.engine, error=str(error))
+            return None
+        return info
+
+
+async def open_engine(recipe: Recipe) -> Engine:
+    """Make what decodes, as `Recipe.make` does.
 
     Engines that compute on threads of their own start them here: these give way to the event loop as callers do.
     """
     with polite_threads("load", 1, FINALS_NICE) as loader:
-        return await asyncio.get_running_loop().run_in_executor(loader, load_engine, settings)
+        return await asyncio.get_running_loop().run_in_executor(loader, recipe.make)
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Make what decodes, as `open_engine` does; blocks."""
-    told = EngineSettings.of(settings)
-    finals: Engine = plugin("engines", settings.engine)(told)
-    if settings.partial_engine is None and settings.partial_model is None:
-        return finals
-    name = settings.partial_engine or settings.engine
-    # What another engine computes on, and with which numbers, is for that engine to say.
-    own = told if name == settings.engine else replace(told, device="auto", compute_type="auto")
-    try:
-        return Pair(finals, plugin("engines", name)(replace(own, model=settings.partial_model)))
-    except BaseException:
-        finals.close()
-        raise
+    """Make what decodes by the server's own settings; blocks. Raises as `Recipe.make` does."""
+    return Recipe.of(settings).make()
+
+
+def known_models() -> list[tuple[str, KnownModel]]:
+    """Give the models that installed engines know where to get, each with its engine's plugin name; blocks."""
+    found: list[tuple[str, KnownModel]] = []
+    for name in plugin_names("engines"):
+        try:
+            known = getattr(plugin("engines", name), "known", None)
+            found += [(name, model) for model in (known() if known is not None else ())]
+        except Exception as error:  # noqa: BLE001 - an engine whose library is missing is for its own user to hear of
+            log.debug("an engine cannot say which models it knows", engine=name, error=str(error))
+    return found
 
 
 class Pair:

@@ -23,8 +23,8 @@ from vivavoce.runtime import metrics
 from vivavoce.runtime.addons import Addons
 from vivavoce.runtime.admission import Admission, Load, weight
 from vivavoce.runtime.callbacks import Courier
+from vivavoce.runtime.catalogue import Catalogue, Listed
 from vivavoce.runtime.decode import DecodePool
-from vivavoce.runtime.engines import open_engine
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.journal import Journal
 from vivavoce.runtime.listener import Models
@@ -57,7 +57,7 @@ class Hub:
         self._by_leg: dict[tuple[str, str], Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
-        self._load = Load(self._pool, parts.journal, parts.ears)
+        self._load = Load(self._pools, parts.journal, parts.ears)
         self._admission = Admission(parts.settings, self._load)
         days = parts.settings.retention_days
         self._retention = (
@@ -102,10 +102,13 @@ class Hub:
         """Where their audio is kept."""
         return self._parts.audio
 
-    @property
-    def engine_info(self) -> EngineInfo:
-        """What this installation's engine can do; known once `ready` has returned."""
-        return self._parts.models.result().pool.engine.info
+    async def engine_info(self, model: str) -> EngineInfo:
+        """Say what the model of this name can do, or the default; raises `Unavailable` where it cannot be loaded."""
+        return await self._parts.models.result().catalogue.info(model)
+
+    async def models(self) -> list[Listed]:
+        """Give the models that sessions may name, and those that could be installed; once `ready` has returned."""
+        return await self._parts.models.result().catalogue.models()
 
     @property
     def features(self) -> frozenset[str]:
@@ -167,8 +170,9 @@ class Hub:
     ) -> tuple[SessionRecord, str]:
         """Make a session and its socket token; raises `CapacityError` when there is no room.
 
-        Raises `RequestError` where an add-on cannot do what it is asked for. An owner may have `most` sessions at once,
-        any number where that is None. `leg` is the leg of a call that `find_leg` finds the session by.
+        Raises `RequestError` where an add-on cannot do what it is asked for, and `Unavailable` where the model cannot
+        be loaded. An owner may have `most` sessions at once, any number where that is None. `leg` is the leg of a call
+        that `find_leg` finds the session by.
         """
         if self._closing:
             raise Unavailable("the server is stopping")
@@ -186,9 +190,15 @@ class Hub:
         )
         try:
             models = await asyncio.shield(self._parts.models)
-            session = Session(record, options, self._parts, opened=await models.addons.open(options))
-            opening = session.opening(record.created_at)
-            await self.store.add_session(record, opening)
+            lease = await models.catalogue.take(options.model)
+            try:
+                opened = await models.addons.open(options)
+                session = Session(record, options, self._parts, opened=opened, lease=lease)
+                opening = session.opening(record.created_at)
+                await self.store.add_session(record, opening)
+            except BaseException:
+                lease.give_back()
+                raise
         except BaseException:
             self._admission.leave(owner, weight(options))
             raise
@@ -261,11 +271,11 @@ class Hub:
         if self._retention is not None and session_id not in self._sessions:
             self._retention.look()
 
-    def _pool(self) -> DecodePool | None:
-        """Give the pool, None while the models are not loaded."""
+    def _pools(self) -> list[DecodePool]:
+        """Give the pools of the models that are loaded."""
         models = self._parts.models
         loaded = models.done() and not models.cancelled() and models.exception() is None
-        return models.result().pool if loaded else None
+        return models.result().catalogue.pools if loaded else []
 
     def _gauges(self) -> Iterator[metrics.Gauge]:
         sessions = list(self._sessions.values())
@@ -280,10 +290,15 @@ class Hub:
         yield metrics.Gauge(
             name="audio_unheard_seconds", text="Audio that is durable and waits to be heard.", values={"": unheard_s}
         )
-        pool = self._pool()
-        waiting = {**(pool.waiting if pool is not None else {}), "journal": self._parts.journal.waiting}
+        waiting = Counter[str]()
+        for pool in self._pools():
+            waiting.update(pool.waiting)
+        waiting["journal"] = self._parts.journal.waiting
         yield metrics.Gauge(
-            name="queue_length", text="What waits: clips to decode, by kind, and writes.", values=waiting, label="queue"
+            name="queue_length",
+            text="What waits: clips to decode, by kind, and writes.",
+            values=dict(waiting),
+            label="queue",
         )
         yield metrics.Gauge(
             name="delay_seconds",
@@ -352,15 +367,11 @@ async def _load(settings: Settings) -> Models:
         vad: Vad = plugin("vads", settings.vad)()
         return vad
 
-    engine, vad, addons = await asyncio.gather(
-        open_engine(settings),
+    aligner = IsolatedAligner(plugin("aligners", settings.aligner))
+    diarizer = IsolatedDiarizer(plugin("diarizers", settings.diarizer), processes=settings.diarizer_processes)
+    catalogue, vad, addons = await asyncio.gather(
+        Catalogue.open(settings, aligner=aligner, diarizer=diarizer),
         asyncio.to_thread(load_vad),
         Addons.load(settings),
     )
-    aligner = None
-    if not engine.info.word_times:
-        aligner = IsolatedAligner(plugin("aligners", settings.aligner))
-        await aligner.start()
-    diarizer = IsolatedDiarizer(plugin("diarizers", settings.diarizer), processes=settings.diarizer_processes)
-    pool = DecodePool(engine, aligner, diarizer, threads=settings.decode_threads)
-    return Models(pool=pool, vad=vad, aligner=aligner, addons=addons, diarizer=diarizer)
+    return Models(catalogue=catalogue, vad=vad, aligner=aligner, addons=addons, diarizer=diarizer)

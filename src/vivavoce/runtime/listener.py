@@ -30,6 +30,7 @@ from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Kind, SessionOptions, 
 from vivavoce.plugins import Vad
 from vivavoce.runtime import metrics, tracing
 from vivavoce.runtime.addons import Addons
+from vivavoce.runtime.catalogue import Catalogue
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 from vivavoce.runtime.rules import TextRules
@@ -45,24 +46,23 @@ MAX_FINALS_OUT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """What hears: voice activity, and the pool around the engine; and what makes something of the text.
+    """What hears: voice activity, and the engines; and what makes something of the text.
 
-    The diarizer starts when a session first needs it.
+    The aligner and the diarizer start when somebody first needs them.
     """
 
-    pool: DecodePool
+    catalogue: Catalogue
     vad: Vad
-    aligner: IsolatedAligner | None
+    aligner: IsolatedAligner
     addons: Addons
     diarizer: IsolatedDiarizer | None = None
 
     async def close(self) -> None:
         """Stop decoding and free the models."""
-        await self.pool.close()
+        await self.catalogue.close()
         for isolated in (self.aligner, self.diarizer):
             if isolated is not None:
                 await isolated.close()
-        self.pool.engine.close()
         await self.addons.close()
 
 
@@ -100,13 +100,20 @@ class Listener:
         self.show_partials(watched=False)
 
     async def begin(
-        self, models: Models, rules: TextRules, snapshots: Iterable[Snapshot], *, hints: tuple[str, ...] = ()
+        self,
+        models: Models,
+        pool: DecodePool,
+        rules: TextRules,
+        snapshots: Iterable[Snapshot],
+        *,
+        hints: tuple[str, ...] = (),
     ) -> int:
         """Go to where the snapshots were taken, and give the byte of the audio to hear from.
 
-        `rules` mend the texts, and engines that can be told are given the `hints`.
+        The `pool` is that of the session's model, `rules` mend the texts, and engines that can be told are given the
+        `hints`.
         """
-        self._pool, self._vad, self._rules = models.pool, models.vad, rules
+        self._pool, self._vad, self._rules = pool, models.vad, rules
         self._hints = hints
         if self._wants_voices:
             await self._start_diarizer(models.diarizer)

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import structlog
 
-from vivavoce.errors import SetupError, StoreError
+from vivavoce.errors import SetupError, StoreError, Unavailable
 from vivavoce.events import (
     AudioAccepted,
     AudioRefused,
@@ -59,6 +59,7 @@ from vivavoce.model import (
 from vivavoce.plugins import Write
 from vivavoce.runtime import metrics
 from vivavoce.runtime.callbacks import Mailing
+from vivavoce.runtime.catalogue import Catalogue, Lease
 from vivavoce.runtime.clock import SessionClock
 from vivavoce.runtime.examiner import Examiner
 from vivavoce.runtime.intake import Intake
@@ -95,9 +96,14 @@ class Session:
         options: SessionOptions,
         parts: Parts,
         past: Past | None = None,
+        *,
         opened: Opened | None = None,
+        lease: Lease | None = None,
     ) -> None:
-        """Make a new session, or with a `past` one that goes on; its add-ons may be `opened` already."""
+        """Make a new session, or with a `past` one that goes on; its add-ons may be `opened` and its model taken.
+
+        `run` gives the lease back.
+        """
         self.id = record.id
         self.resting = asyncio.Event()
         self.over = False
@@ -149,7 +155,7 @@ class Session:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s = record.transcription_s
-        self._created_at, self._past, self._opened = record.created_at, past, opened
+        self._created_at, self._past, self._opened, self._lease = record.created_at, past, opened, lease
         # When the audio began. Where that was in an earlier process, it is not known better than this.
         age_s = (now() - record.created_at).total_seconds()
         self._zero_at = time.monotonic() - age_s if record.audio_bytes else None
@@ -318,6 +324,8 @@ class Session:
             self.resting.set()
             self._listener.close()
             self._examiner.close()
+            if self._lease is not None:
+                self._lease.give_back()
         await self._linger()
 
     async def _begin_hearing(self) -> None:
@@ -325,12 +333,23 @@ class Session:
         models = await asyncio.shield(self._parts.models)
         opened = self._opened or await models.addons.open(self._options, taken_up=True)
         rules = TextRules(self.id, opened, self._say)
-        self._heard = await self._listener.begin(models, rules, self._past.snapshots, hints=opened.hints)
+        self._lease = lease = self._lease or await self._take_model(models.catalogue)
+        snapshots = self._past.snapshots
+        self._heard = await self._listener.begin(models, lease.pool, rules, snapshots, hints=opened.hints)
         self._examiner.begin(models.addons, opened, self._past.finals)
         if self._heard:
             self._heard += self._intake.audio_start or 0
         while self._controls and self._controls[0].at < self._heard:
             self._controls.popleft()
+
+    async def _take_model(self, catalogue: Catalogue) -> Lease:
+        """Take the model that the session began with, or the default one where that is gone: audio is never left."""
+        try:
+            return await catalogue.take(self._options.model, patience_s=None)
+        except Unavailable as error:
+            self._log.error("the default model goes on with a session", error=str(error))
+            self._say(Problem(code="engine_error", message="the session's model is gone: the default one goes on"))
+            return await catalogue.take("")
 
     def _check(self) -> None:
         """Raise what the journal could not do for this session."""

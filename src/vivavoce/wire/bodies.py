@@ -32,6 +32,30 @@ class WatchToken(_Body):
     expires_at: str = Field(description="ISO 8601, UTC.", json_schema_extra={"format": "date-time"})
 
 
+class ModelBody(_Body):
+    """A speech model."""
+
+    name: str = Field(description="What `model` of an init request calls it.")
+    engine: str = Field(description="The engine that runs it.")
+    languages: list[str] | None = Field(
+        default=None, description="Codes of the languages it knows; absent where only loading it would tell."
+    )
+    features: list[str] = Field(
+        description="`language_detection` and `code_switching` where it knows several languages, `word_times` where "
+        "its word times are its own."
+    )
+    loaded: bool = Field(description="Whether it is in memory; the first session of one that is not has to wait.")
+    default: bool = Field(description="Whether it is the one that unknown names stand for.")
+    installed: bool = Field(description="Whether sessions may name it.")
+    get: str | None = Field(default=None, description="The command that installs it; absent where it is installed.")
+
+
+class ModelList(_Body):
+    """The speech models."""
+
+    models: list[ModelBody] = Field(description="The default, those of the server's file, those to be had.")
+
+
 class ErrorBody(_Body):
     """Any refusal or failure."""
 

@@ -383,7 +383,7 @@ class InitRequest(Fields):
     custom_metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = Field(
         default=None, description="Kept with the session; at most 2000 characters as JSON."
     )
-    model: Text = Field(default="solaria-1", description="Any name; kept, and otherwise ignored.")
+    model: Text = Field(default="solaria-1", description="A model of `GET /v1/models`; any other name is the default.")
     endpointing: float = Field(default=0.05, ge=0.01, le=10, description="Silence that closes an utterance, seconds.")
     maximum_duration_without_endpointing: float = Field(
         default=5.0, ge=5, le=60, description="Longest utterance before it is cut, seconds."
@@ -499,6 +499,7 @@ def options_of(request: Mapping[str, Any]) -> SessionOptions:
     languages = tuple(dict.fromkeys(request["language_config"]["languages"]))
     turn_silence_s = _turn_silence(request)
     return SessionOptions(
+        model=request["model"],
         audio=audio_format(request),
         languages=languages,
         code_switching=request["language_config"]["code_switching"] and len(languages) != 1,

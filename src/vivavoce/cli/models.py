@@ -1,0 +1,289 @@
+"""`vivavoce models`: the models that sessions may name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivavoce.cli.keys import Config, DataDir
+from vivavoce.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vivavoce.config import Settings
+    from vivavoce.plugins import EngineInfo, KnownModel
+
+app = typer.Typer(
+    name="models",
+    help="List, add, download and verify the models that sessions may name.",
+    epilog="Example: vivavoce models download whisper-small",
+    no_args_is_help=True,
+)
+
+FEW_LANGUAGES = 4
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What `model` of an init request is to call it.")]
+
+
+@app.command("list", epilog="Example: vivavoce models list --json")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """List the default model, those of the file, and those that can be downloaded.
+
+    What a running server has loaded, its `GET /v1/models` tells.
+    """
+    from vivavoce.config import load_settings
+
+    found = list(_listed(load_settings(data_dir=data_dir, config=config)))
+    if as_json:
+        typer.echo(json.dumps({"models": found}, indent=2))
+        return
+    rows = [("NAME", "ENGINE", "LANGUAGES", "")]
+    for model in found:
+        state = model.get("get", "default" if model["default"] else "installed")
+        rows.append((model["name"], model["engine"], _languages(model.get("languages")), state))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command(epilog="Example: vivavoce models add dutch --engine faster-whisper --model /srv/models/whisper-dutch")
+def add(
+    name: Name,
+    engine: Annotated[str, typer.Option(help="The engine that runs it, by plugin name.")],
+    model: Annotated[str | None, typer.Option(help="A name that the engine knows, or a directory.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    compute_type: Annotated[str | None, typer.Option(help="Numbers that it computes with, such as int8.")] = None,
+    engine_threads: Annotated[int | None, typer.Option(help="CPU threads of one decoding.")] = None,
+    partials: Annotated[str | None, typer.Option(help="Another model, or an engine, for partials.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a model of that name.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Add a model that is on this machine; a running server offers it at once.
+
+    It becomes a table in models.toml of the data directory; other tables and comments there stay as they are.
+    """
+    from vivavoce.config import load_settings
+
+    settings = load_settings(data_dir=data_dir, config=config)
+    if model is not None and (Path(model).expanduser().exists() or model.startswith(("/", ".", "~"))):
+        model = str(_readable(Path(model).expanduser().absolute()))
+    table = {
+        "engine": engine,
+        "model": model,
+        "device": device,
+        "compute_type": compute_type,
+        "engine_threads": engine_threads,
+        "partials": partials,
+    }
+    _write(settings, name, {key: value for key, value in table.items() if value is not None}, replace=replace)
+    typer.echo(f"{name} is added; try it with: vivavoce models verify {name}", err=True)
+
+
+@app.command(
+    epilog="Examples:\n\nvivavoce models download whisper-small\n\n"
+    "vivavoce models download dutch --engine faster-whisper --hub owner/whisper-dutch-ct2\n\n"
+    "vivavoce models download dutch --engine faster-whisper --url https://models.example.net/dutch.tar.gz --sha256 HEX"
+)
+def download(
+    name: Name,
+    engine: Annotated[str | None, typer.Option(help="The engine that runs it; known models have theirs.")] = None,
+    hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub, or of HF_ENDPOINT.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A file, or an archive of the model's directory.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="Checksum of what the URL gives.")] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Download a model and add it; a download that was cut off goes on when the command runs again."""
+    from vivavoce.cli.fetching import Interrupted, fetch_from_hub, fetch_from_url, part_of
+    from vivavoce.config import load_settings
+
+    settings = load_settings(data_dir=data_dir, config=config)
+    engine, source = _source(name, engine, hub, url, sha256)
+    _check(settings, name, {"engine": engine}, replace=False)
+    target = settings.data_dir / "models" / name
+    if target.exists():
+        raise SetupError(f"{target} is there already; add it with: {_add(name, engine, target)}")
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        if source.url is not None and source.sha256 is not None:
+            fetch_from_url(source.url, source.sha256, target)
+        else:
+            fetch_from_hub(source.repository or "", source.files, target)
+    except Interrupted as error:
+        raise SetupError(_way_out(str(error), name, engine, source, kept=part_of(target).exists())) from error
+    _write(settings, name, {"engine": engine, "model": str(target)}, replace=False)
+    typer.echo(f"{name} is in {target} and added; try it with: vivavoce models verify {name}", err=True)
+
+
+@app.command(epilog="Example: vivavoce models verify whisper-small")
+def verify(name: Name, data_dir: DataDir = None, config: Config = None) -> None:
+    """Compare a model's files with what was downloaded, load it, and let it decode a second of speech."""
+    from vivavoce.cli.fetching import wrong_files
+    from vivavoce.config import load_settings
+    from vivavoce.runtime.entries import models_file, read_entries, recipe_of
+
+    settings = load_settings(data_dir=data_dir, config=config)
+    entries = read_entries(models_file(settings))
+    if name not in entries:
+        raise SetupError(f"there is no model {name} in {models_file(settings)}: see `vivavoce models list`")
+    wrong = wrong_files(Path(entries[name].model or ""))
+    if wrong:
+        raise SetupError(
+            f"{name}: changed since the download: {', '.join(wrong)}; remove its directory and table, "
+            "and download it again"
+        )
+    begin = time.perf_counter()
+    info = _use(recipe_of(name, entries, settings))
+    files = "its files are as downloaded, and " if wrong is not None else ""
+    typer.echo(f"{name}: {files}{info.name} was loaded and used in {time.perf_counter() - begin:.1f} s")
+
+
+def _use(recipe: Any) -> EngineInfo:
+    import wave
+
+    import numpy as np
+
+    from vivavoce.cli.demo import recording_path
+    from vivavoce.model import SAMPLE_RATE, Clip
+
+    with wave.open(str(recording_path())) as speech:
+        pcm = np.frombuffer(speech.readframes(SAMPLE_RATE), np.int16)
+    engine = recipe.make()
+    try:
+        clip = Clip(key="verify", samples=pcm.astype(np.float32) / np.float32(32768), final=True)
+        engine.transcribe([clip])
+        info: EngineInfo = engine.info
+    finally:
+        engine.close()
+    return info
+
+
+def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Give what there is and what there could be, as `GET /v1/models` shows it, without what only a server knows."""
+    from vivavoce.runtime.catalogue import features_of, missing
+    from vivavoce.runtime.engines import Recipe, known_models
+    from vivavoce.runtime.entries import models_file, read_entries, recipe_of
+
+    entries = read_entries(models_file(settings))
+    recipes = {settings.engine: Recipe.of(settings)}
+    for name in sorted(entries.keys() - recipes):
+        recipes[name] = recipe_of(name, entries, settings)
+    for name, recipe in recipes.items():
+        info = recipe.describe()
+        yield {
+            "name": name,
+            "engine": recipe.engine,
+            **({"languages": sorted(info.languages)} if info is not None else {}),
+            "features": list(features_of(info)),
+            "default": name == settings.engine,
+            "installed": True,
+        }
+    for each in missing(known_models(), recipes.values(), set(recipes)):
+        languages = {"languages": sorted(each.languages)} if each.languages is not None else {}
+        yield {
+            "name": each.name,
+            "engine": each.engine,
+            **languages,
+            "features": [],
+            "default": False,
+            "installed": False,
+            "get": each.get,
+        }
+
+
+def _languages(codes: list[str] | None) -> str:
+    if codes is None:
+        return "?"
+    return ", ".join(codes) if len(codes) <= FEW_LANGUAGES else f"{len(codes)} languages"
+
+
+def _readable(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise SetupError(f"--model {directory}: there is no such directory")
+    if not os.access(directory, os.R_OK | os.X_OK):
+        raise SetupError(f"--model {directory}: this user may not read it")
+    return directory
+
+
+def _source(
+    name: str, engine: str | None, hub: str | None, url: str | None, sha256: str | None
+) -> tuple[str, KnownModel]:
+    """Give the engine and where its model comes from: what the options name, or what an engine knows."""
+    from vivavoce.plugins import KnownModel
+    from vivavoce.runtime.engines import known_models
+
+    if hub is None and url is None:
+        known = {model.name: (owner, model) for owner, model in known_models()}
+        if name not in known:
+            raise SetupError(f"no engine knows a model {name}: see `vivavoce models list`, or give --hub or --url")
+        return known[name]
+    if engine is None or (hub is not None and url is not None):
+        raise SetupError("give --engine with either --hub or --url, so that it is known what runs the model")
+    if url is not None and (sha256 is None or not _SHA256.fullmatch(sha256)):
+        raise SetupError("--url needs --sha256 with the 64 digits of what it gives, which the model's makers publish")
+    return engine, KnownModel(name=name, model=name, repository=hub, url=url, sha256=sha256)
+
+
+def _way_out(problem: str, name: str, engine: str, source: KnownModel, *, kept: bool) -> str:
+    if source.url is not None:
+        what = f"fetch {source.url} elsewhere and unpack it here"
+    else:
+        from huggingface_hub import constants
+
+        files = f" ({', '.join(source.files)})" if source.files else ""
+        what = (
+            f"name a mirror with HF_ENDPOINT, or fetch the files{files} of {constants.ENDPOINT}/{source.repository} "
+            "elsewhere and copy them into a directory here"
+        )
+    again = "; what came is kept, so run the same command again to go on" if kept else ""
+    return f"{problem}{again}. Without a network: {what}, then: {_add(name, engine, Path('DIR'))}"
+
+
+def _add(name: str, engine: str, directory: Path) -> str:
+    return f"vivavoce models add {name} --engine {engine} --model {directory}"
+
+
+def _check(settings: Settings, name: str, table: dict[str, Any], *, replace: bool) -> Any:
+    """Give the file's text with one more table, as an editable document; raises `SetupError` where that is none."""
+    import tomlkit
+
+    from vivavoce.runtime.entries import check_entries, models_file, read_entries
+
+    path = models_file(settings)
+    if name == settings.engine:
+        raise SetupError(f"{name} is the name of the server's default model; choose another")
+    if name in read_entries(path) and not replace:
+        raise SetupError(f"{path} has a model {name} already; choose another name, or give --replace")
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    document[name] = table
+    check_entries(document.unwrap(), path)
+    return document
+
+
+def _write(settings: Settings, name: str, table: dict[str, Any], *, replace: bool) -> None:
+    """Add a table to the file; a running server sees the old text or the new one, never half of it."""
+    import tomlkit
+
+    from vivavoce.runtime.entries import models_file
+
+    document = _check(settings, name, table, replace=replace)
+    path = models_file(settings)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+    beside.replace(path)
