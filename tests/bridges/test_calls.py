@@ -192,10 +192,17 @@ def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_serv
     }
 
 
-def socket(peer: str, **query: str) -> WebSocket:
+def socket(peer: str, origin: str | None = None, **query: str) -> WebSocket:
     """Give a socket as it stands before it is accepted."""
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": text.encode(), "client": (peer, 4000)}
+    headers = [] if origin is None else [(b"origin", origin.encode())]
+    scope = {
+        "type": "websocket",
+        "path": "/",
+        "headers": headers,
+        "query_string": text.encode(),
+        "client": (peer, 4000),
+    }
 
     async def unused(*_: object) -> Any:
         raise AssertionError("nothing is read or written before a call is admitted")
@@ -218,6 +225,9 @@ async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(
         assert (await calls.admit(socket("192.0.2.1"), key=secret)).owner == key.id
         assert (await calls.admit(socket("192.0.2.1"), signed=True)).owner == key.id
         assert (await calls.admit(socket("10.1.2.3"))).owner == key.id
+        with pytest.raises(NotAllowed, match="web page"):
+            await calls.admit(socket("10.1.2.3", origin="https://evil.example"))
+        assert (await calls.admit(socket("10.1.2.3", origin="http://localhost:3000"))).owner == key.id
         for stranger in ("127.0.0.1", "192.0.2.1"):
             with pytest.raises(NotAllowed):
                 await calls.admit(socket(stranger))

@@ -342,6 +342,23 @@ async def test_floods_and_nonsense_leave_the_door_working(monkeypatch):
         assert len(calls.calls) <= 2
 
 
+async def test_a_change_of_a_call_that_is_not_there_is_refused_and_forgotten():
+    """481, and the user agent never hears of it; otherwise strangers could fill its memory."""
+    async with ringing(Calls()) as (door, phone):
+        phone.tag = "t1"
+        await phone.say("INVITE", 2, body=OFFER, call="none")
+        assert status(await phone.hear()) == 481
+        assert not door._uas._calls
+
+
+async def test_answers_go_to_whoever_asked():
+    """Not to the address that the message names, which may be a victim's."""
+    async with ringing(Calls()) as (_, phone):
+        asked = phone.message("OPTIONS", 1).replace(b";rport", b";received=192.0.2.9;rport")
+        await asyncio.get_running_loop().sock_sendto(phone.socket, asked, phone.to)
+        assert status(await phone.hear()) == 200
+
+
 async def test_an_offer_that_cannot_be_read_is_refused_and_takes_no_place():
     """400, as often as it comes; a change that cannot be read leaves the call as it was."""
     calls = Calls()

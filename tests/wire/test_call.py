@@ -46,7 +46,12 @@ def test_the_calls_own_metadata_wins_over_what_it_asks_to_keep():
 
 @pytest.mark.parametrize(
     ("parameters", "field"),
-    [({"endpointing": "soon"}, "endpointing"), ({"metadata": "{"}, "metadata"), ({"metadata": "[1]"}, "metadata")],
+    [
+        ({"endpointing": "soon"}, "endpointing"),
+        ({"metadata": "{"}, "metadata"),
+        ({"metadata": "[" * 5000}, "metadata"),
+        ({"metadata": "[1]"}, "metadata"),
+    ],
 )
 def test_a_parameter_that_cannot_be_read_is_named(parameters, field):
     with pytest.raises(InvalidConfig) as refused:

@@ -99,6 +99,9 @@ class AudioSocketBridge:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if writer.get_extra_info("peername") is None:  # gone again, as scanners are
+            writer.transport.abort()
+            return
         if len(self._open) >= self._settings.max_connections:
             metrics.REFUSALS.labels("connections").inc()
             writer.transport.abort()

@@ -21,7 +21,7 @@ import structlog
 from vivavoce.config import option_names
 from vivavoce.errors import InvalidConfig, NotAllowed, SetupError, UnknownSession, Unsupported
 from vivavoce.reception.access import KEY_HEADER, Access, Caller
-from vivavoce.reception.origin import is_in, is_loopback, peer_of
+from vivavoce.reception.origin import is_in, is_loopback, is_loopback_origin, peer_of
 from vivavoce.reception.sessions import create
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
@@ -44,6 +44,9 @@ SILENCE_AT_ONCE_S = 1.0
 
 QUIET_S = 1.0
 """After this long without audio a call is on hold, or as good as that."""
+
+LONGEST_AWAY_S = 600.0
+"""A leg that returns after longer, to a server that was down, is a new call: so much silence is none of its time."""
 
 SHORT_S = 0.1
 """A gap that is no longer than this is the network's, and not filled."""
@@ -80,6 +83,8 @@ class Calls:
         query = connection.query_params
         key = key or connection.headers.get(KEY_HEADER) or query.get(KEY_HEADER) or query.get("api_key")
         if not key or not await self._access.keys_exist():
+            if not signed and not _is_from_here(connection):
+                raise NotAllowed("a web page needs an API key to call")
             return await self.admit_peer(peer_of(connection, self._settings), signed=signed)
         return await self._counted(await self._access.caller_of(key))
 
@@ -124,8 +129,17 @@ class Calls:
 
     def _fits(self, session: Session, call: Call) -> bool:
         """Tell whether a session can go on with a leg: it still listens, in the same format, to the same call."""
-        over = session.stopped or session.over or session.missed_s > self._settings.max_session
+        over = session.stopped or session.over or session.missed_s > LONGEST_AWAY_S
         return not over and session.options.audio == audio_format({**_DEFAULT_FORMAT, **call.request})
+
+
+def _is_from_here(connection: HTTPConnection) -> bool:
+    """Tell whether a request is no web page's, or one of a page that this machine serves.
+
+    A browser in an allowed network could be made to call by any page it shows.
+    """
+    origin = connection.headers.get("origin")
+    return origin is None or is_loopback_origin(origin)
 
 
 class Leg:

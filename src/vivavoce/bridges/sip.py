@@ -85,7 +85,7 @@ class SipDoor:
             return
         # What strangers send is no news, and we say ourselves what becomes of calls.
         logging.getLogger("aiosipua").setLevel(logging.CRITICAL)
-        port = SipPort(self._settings.sip_listen, self._screen)
+        port = SipPort(self._settings.sip_listen, self._screen, self._lines.__contains__)
         uas = SipUAS(port, user_agent=f"vivavoce/{__version__}")
         uas.on_invite, uas.on_reinvite, uas.on_update = self._on_invite, self._on_reinvite, self._on_update
         uas.on_bye = lambda call, _: self._on_over(call)

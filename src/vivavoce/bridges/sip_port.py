@@ -59,11 +59,19 @@ class _Repeat:
 
 
 class SipPort(SipTransport):
-    """A transport for `aiosipua.SipUAS`; `screen` tells whether a new INVITE is for the user agent."""
+    """A transport for `aiosipua.SipUAS`.
 
-    def __init__(self, address: Address, screen: Callable[[SipRequest, Address], Awaitable[bool]]) -> None:
+    `screen` tells whether a new INVITE is for the user agent, `knows` whether a call of this name is under way.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        screen: Callable[[SipRequest, Address], Awaitable[bool]],
+        knows: Callable[[str], bool],
+    ) -> None:
         super().__init__(local_addr=address)
-        self._screen = screen
+        self._screen, self._knows = screen, knows
         self._seen: OrderedDict[Key, _Transaction] = OrderedDict()
         self._repeats: dict[Key, _Repeat] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,8 +150,14 @@ class SipPort(SipTransport):
                 self._write(known.answer, known.to)
             return
         self._remember(key, request)
-        if method != "INVITE" or (request.to_addr and request.to_addr.tag):
+        if method != "INVITE":
             self._hand_over(request, addr)
+        elif request.to_addr and request.to_addr.tag:
+            if self._knows(request.call_id or ""):
+                self._hand_over(request, addr)
+            else:
+                # The user agent would keep it for ever.
+                self.refuse(request, 481, "Call/Transaction Does Not Exist")
         elif len(self._tasks) < MAX_SCREENED:
             task = self._loop.create_task(self._screened(request, addr), name="sip-screen")
             self._tasks.add(task)
@@ -229,6 +243,8 @@ def _read(data: bytes, addr: Address) -> SipRequest | SipResponse | None:
             via = parse_via(first)
             if not via.branch or message.cseq is None or message.from_addr is None:
                 return None
+            # What the sender says of this would direct answers at somebody else.
+            via.params.pop("received", None)
             if via.host != addr[0]:
                 via.params["received"] = addr[0]
             if "rport" in via.params:

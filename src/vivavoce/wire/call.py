@@ -5,9 +5,10 @@ Telephony has no place for JSON, only for flat names and values: TwiML's `<Param
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic_core import from_json
 
 from vivavoce.errors import INVALID, InvalidConfig
 
@@ -59,7 +60,7 @@ def _kept(parameters: Mapping[str, str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     if text := parameters.get("metadata"):
         try:
-            kept = json.loads(text)
+            kept = from_json(text)
         except ValueError:
             raise InvalidConfig(INVALID, ["metadata must be valid JSON"]) from None
         if not isinstance(kept, dict):

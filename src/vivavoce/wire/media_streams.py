@@ -38,7 +38,7 @@ Encoding = Literal["ulaw", "alaw", "pcm"]
 
 _LAWS: tuple[tuple[str, Encoding], ...] = (("ulaw", "ulaw"), ("pcmu", "ulaw"), ("alaw", "alaw"), ("pcma", "alaw"))
 _LINEAR = ("l16", "slin", "linear16", "pcm")
-_RATE = re.compile(r";\s*rate=(\d+)")
+_RATE = re.compile(r";\s*rate=(\d{1,6})\b", re.ASCII)
 _PAIR = re.compile(r"[;,]\s*")
 
 
