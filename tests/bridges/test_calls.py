@@ -110,7 +110,7 @@ async def test_calls_name_callbacks_only_where_that_is_allowed(tmp_path):
 
 def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_server_starts():
     asked = "callback_url=https://example.org"
-    with pytest.raises(SetupError, match="--bridge-parameters.*--bridge-callbacks"):
+    with pytest.raises(SetupError, match=r"--bridge-parameters.*--bridge-callbacks"):
         parameters_of(Settings(bridge_parameters=asked))
     assert parameters_of(Settings(bridge_parameters=asked, bridge_callbacks=True)) == {
         "callback_url": "https://example.org"

@@ -37,7 +37,7 @@ def tracks(names=NAMES, sample=SILENCE):
     return Tracks(names, sample_rate=RATE, sample=sample)
 
 
-def place(aligned, track, payload, timestamp_ms=None, number=None, arrived_at=0.0):
+def place(aligned, track, payload, timestamp_ms=None, number=None, *, arrived_at=0.0):
     return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number), arrived_at)
 
 
@@ -46,7 +46,12 @@ def played(frames, names=NAMES, shift=0):
     aligned, out, lengths = tracks(names), bytearray(), []
     for frame in frames:
         out += place(
-            aligned, frame.track, frame.payload, frame.slot * FRAME + shift, frame.number, frame.arrival / 1000
+            aligned,
+            frame.track,
+            frame.payload,
+            frame.slot * FRAME + shift,
+            frame.number,
+            arrived_at=frame.arrival / 1000,
         )
         lengths.append(len(out) // len(names))
     out += aligned.settle()
@@ -189,7 +194,7 @@ def test_timestamps_make_no_more_silence_than_time_has_passed_and_a_second(steps
     aligned, length, stamp, now_ms = tracks(), 0, 0, 0
     for number, (track, ahead, later) in enumerate(steps):
         stamp, now_ms = max(stamp + ahead, 0), now_ms + later
-        length += len(place(aligned, track, b"\x01" * FRAME, stamp, number, now_ms / 1000))
+        length += len(place(aligned, track, b"\x01" * FRAME, stamp, number, arrived_at=now_ms / 1000))
     length += len(aligned.settle())
     passed = now_ms - (steps[0][2] if steps else 0)
     assert length // len(NAMES) <= len(steps) * FRAME + passed + 1000
@@ -199,7 +204,7 @@ def test_a_long_pause_is_silence_of_its_length():
     """Also where the network held back what came after it, and then sent all at once."""
     aligned = tracks(("inbound",))
     out = b"".join(
-        place(aligned, "inbound", b"\x01" * FRAME, stamp, number, arrived_at)
+        place(aligned, "inbound", b"\x01" * FRAME, stamp, number, arrived_at=arrived_at)
         for number, (stamp, arrived_at) in enumerate([(0, 7), (30_000, 37), (40_000, 57), (50_000, 57)])
     )
     out += aligned.settle()

@@ -8,8 +8,8 @@ only addresses in `bridge_allow` are heard, and this machine's own while no key 
 anything is made for them.
 
 Everything a stranger can make grow has a bound: `MAX_STRANGERS` addresses that are not streams yet, `rtp_streams`
-calls, and what one jitter buffer holds. A stream that was refused for good, or whose session has ended, is ignored until
-it has been silent for `rtp_timeout`; one that may have more luck later, for `RETRY_S`.
+calls, and what one jitter buffer holds. A stream that was refused for good, or whose session has ended, is ignored
+until it has been silent for `rtp_timeout`; one that may have more luck later, for `RETRY_S`.
 """
 
 from __future__ import annotations

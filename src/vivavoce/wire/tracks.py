@@ -90,7 +90,8 @@ class Tracks:
     def place(self, media: Media, arrived_at: float) -> bytes:
         """Take a frame that `arrived_at` (seconds of any steady clock), and give the audio that is settled by it.
 
-        The tracks are interleaved, and often there is nothing yet. Raises `KeyError` for a track that was not announced. A sample that is cut off is left out.
+        The tracks are interleaved, and often there is nothing yet. Raises `KeyError` for a track not announced before.
+        A sample that is cut off is left out.
         """
         track = self._named[media.track]
         samples = len(media.payload) // self._width
