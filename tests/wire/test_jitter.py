@@ -193,6 +193,13 @@ def test_no_timestamp_makes_more_silence_than_time_has_passed(jump):
     assert np.array_equal(out[-10 * PACKET :], speech(*range(10, 20)))
 
 
+def test_many_small_jumps_make_no_more_silence_than_one():
+    """Each of two thousand packets claims that nearly a leap has passed since the one before, in no time."""
+    step = int(0.9 * LEAP_S * RATE)
+    _, audio = played(*((packet(number, stamp=number * step), 0.0) for number in range(2000)))
+    assert len(audio) <= 2000 * PACKET + LEAP_S * RATE
+
+
 def test_overlapping_packets_give_each_sample_once():
     """A packet that repeats the end of the one before adds only what is new."""
     _, out = played(*steady(0, 1), (packet(2, stamp=2 * PACKET - 40), 0.04), (packet(3, stamp=3 * PACKET - 40), 0.06))

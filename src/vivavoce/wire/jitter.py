@@ -11,9 +11,9 @@ are functions of what they are fed; no clock is read.
   of the same length, and the audio's time is the sender's clock, which is never stretched. A pause shows in timestamps
   alone; where sequence numbers are missing too, packets were lost.
 * **Loss** is concealed: the last 20 ms are repeated while they fade out over `CONCEAL_S`, and silence follows.
-* **Jumps.** Timestamps may not run ahead of the arrivals by more than `LEAP_S`, nor back; a sequence number far from
-  the newest, or another SSRC, is believed once its successor comes. Each means a sender that began anew: its audio goes
-  on where the arrivals put it. So no packet, however forged, makes more silence than time has passed.
+* **Jumps.** Timestamps may not run ahead of the arrivals by more than `LEAP_S` in all, nor back; a sequence number far
+  from the newest, or another SSRC, is believed once its successor comes. Each means a sender that began anew: its audio
+  goes on where the arrivals put it. So no packet, however forged, makes more silence than time has passed.
 
 Memory is bounded by `MAX_HELD` packets.
 """
@@ -95,6 +95,7 @@ class JitterBuffer:
         """Whether packets were lost since the last audio."""
         self._settled: deque[int] = deque(maxlen=MAX_MISORDER)
         self._stranger: tuple[RtpPacket, float] | None = None
+        self._began_at = 0.0
         self._concealer = _Concealer(int(REPEAT_S * sample_rate), int(conceal_s * sample_rate))
         self._out: list[NDArray[np.int16]] = []
 
@@ -176,6 +177,7 @@ class JitterBuffer:
         """Put a packet behind all before it, with what belongs between them."""
         if self._next is None:
             self._next, self._stamp, self._heard_at = number, held.timestamp, held.at
+            self._began_at = held.at
         missing = number - self._next
         self.counts.lost += missing
         self._missed |= missing > 0
@@ -198,7 +200,9 @@ class JitterBuffer:
         gap = _nearest(held.timestamp - self._stamp, _TIMESTAMPS)
         passed = max(int((held.at - self._heard_at) * self._rate), 0)
         leap = int(LEAP_S * self._rate)
-        if not self._jumped and -leap < gap <= passed + leap:
+        # Over the whole stream, so that many small jumps come to no more than one.
+        room = int((held.at - self._began_at) * self._rate) + leap - self.counts.silence - self.counts.concealed
+        if not self._jumped and -leap < gap <= min(passed + leap, room):
             return gap
         self._jumped = False
         gap = max(passed - len(held.audio), 0)
