@@ -199,6 +199,19 @@ async def test_a_head_may_not_be_endless():
 
 
 @on_uvloop
+async def test_a_handshake_that_cannot_be_read_is_refused():
+    """Longer lines than the library takes, in the address or in a header."""
+    for path, header in (("/" + "a" * 9000, ""), ("/", "long: " + "a" * 9000 + "\r\n")):
+        async with serving(quick) as served, served.connect() as (reader, writer):
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n{header}"
+                "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n\r\n".encode()
+            )
+            assert b" 431 " in await read_all(reader)
+            await served.until_open(0)
+
+
+@on_uvloop
 async def test_a_request_may_not_be_endless():
     """A body that nobody reads is not taken for ever."""
     read: list[int] = []

@@ -166,6 +166,16 @@ class SocketConnection(WebSocketsSansIOProtocol):
         self._cut_timer.stop()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
+            # A handshake that the library cannot read: uvicorn would neither answer nor end it.
+            metrics.REFUSALS.labels("request_size").inc()
+            log.info("connection refused", limit="request_size")
+            self.close_sent = True
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
     def _unread(self) -> int:
         """Give the bytes written that the peer's machine has not confirmed."""
         waiting = self.transport.get_write_buffer_size()
