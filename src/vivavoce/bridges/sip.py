@@ -32,7 +32,7 @@ from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.media import ENCODING, Media, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
-from vivavoce.config import users_in
+from vivavoce.config.values import users_in
 from vivavoce.errors import CapacityError, NotAllowed, RequestError, SetupError, VivavoceError
 from vivavoce.reception.origin import is_in
 from vivavoce.runtime import metrics

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
-    from vivavoce.config import Network, Settings
+    from vivavoce.config import Settings
+    from vivavoce.config.values import Network
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:\d{1,5})?", re.IGNORECASE)
 _WEB_ORIGIN = re.compile(r"https?://(?P<authority>[^/]+)", re.IGNORECASE)

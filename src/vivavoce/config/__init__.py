@@ -7,18 +7,37 @@ the TOML file (`data_dir`), the default. The command line's options and help are
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
+from vivavoce.config.values import (
+    MAX_PORT,
+    AbsolutePath,
+    Days,
+    Endpoint,
+    HostName,
+    HostNames,
+    HttpUrl,
+    IpAddress,
+    LlmModel,
+    Networks,
+    Parameters,
+    PayloadTypes,
+    Ports,
+    PositiveSeconds,
+    Seconds,
+    Secret,
+    Text,
+    Users,
+    WebOrigin,
+)
 from vivavoce.errors import SetupError
 
 if TYPE_CHECKING:
@@ -28,13 +47,6 @@ if TYPE_CHECKING:
 ENV_PREFIX = "VIVAVOCE_"
 DEFAULT_FILE = Path("vivavoce.toml")
 """The TOML file that is read when none is named, where it exists."""
-
-MAX_DAYS = 36_500
-MAX_PORT = 65_535
-MAX_PAYLOAD_TYPE = 127
-MIN_RATE, MAX_RATE = 8_000, 48_000
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DEMANDS = {
     "int_": "must be a whole number",
@@ -58,147 +70,6 @@ _SECRETS = {
     "vonage_signature_secret",
 }
 
-_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
-
-_PAYLOAD_TYPE = re.compile(
-    r"(?P<number>[0-9]{1,3})=((pcmu|pcma|l16)/(?P<rate>[0-9]{4,5})|telephone-event|cn)", re.IGNORECASE
-)
-
-
-def _split(value: object) -> object:
-    """Take `a, b` for a list, as an environment variable or an option has to write it."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _network(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ipaddress.ip_network(value)
-    except ValueError:
-        raise ValueError("must be an IP address or a network such as 10.0.0.0/8") from None
-
-
-def _host_name(value: str) -> str:
-    name = value.strip().removeprefix("[").removesuffix("]").lower()
-    if not _HOST_NAME.fullmatch(name):
-        raise ValueError("must be a host name or address without scheme, port or path")
-    return name
-
-
-def _origin(value: str) -> str:
-    """Check that a URL is a bare web origin: every path is ours, and the JS SDK drops a prefix."""
-    try:
-        parts = urlsplit(value.strip())
-        port = parts.port
-    except ValueError:
-        raise ValueError("must be a URL such as https://speech.example.net") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not _HOST_NAME.fullmatch(parts.hostname):
-        raise ValueError("must be a URL such as https://speech.example.net")
-    if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError("must be scheme, host and port only, such as https://speech.example.net")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-
-
-def _http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value.strip())
-        port = parts.port
-    except ValueError:
-        raise ValueError("must be a URL such as https://hooks.example.net/speech") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise ValueError("must be a URL such as https://hooks.example.net/speech")
-    return value.strip()
-
-
-def _with_endpoint(value: str | None, info: ValidationInfo) -> str | None:
-    if not value and info.data.get("llm_url") is not None:
-        raise ValueError("must name the endpoint's model where --llm-url is given")
-    return value or None
-
-
-def _endpoint(value: object) -> object:
-    """Read `address:port`, or `[address]:port` for IPv6."""
-    if not isinstance(value, str):
-        return value
-    host, _, port = value.rpartition(":")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        address = None
-    if address is None or not port.isdecimal() or int(port) > MAX_PORT:
-        raise ValueError("must be an IP address and a port, such as 127.0.0.1:5004")
-    return str(address), int(port)
-
-
-def _ports(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    low, _, high = value.partition("-")
-    if not (low.isdecimal() and high.isdecimal() and 0 < int(low) <= int(high) <= MAX_PORT):
-        raise ValueError("must be a range of ports, such as 20000-20999")
-    return int(low), int(high)
-
-
-def _ip_address(value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        raise ValueError("must be an IP address") from None
-
-
-def _users(value: SecretStr) -> SecretStr:
-    if not all(name and password for name, _, password in users_in(value)):
-        raise ValueError("must be names and passwords, such as alice:secret,bob:secret")
-    return value
-
-
-def users_in(value: SecretStr) -> list[tuple[str, str, str]]:
-    """Give each entry of `sip_users` as name, colon and password."""
-    return [part.strip().partition(":") for part in value.get_secret_value().split(",")]
-
-
-def _payload_type(value: str) -> str:
-    match = _PAYLOAD_TYPE.fullmatch(value)
-    if match is None or int(match["number"]) > MAX_PAYLOAD_TYPE:
-        raise ValueError("must be payload types such as 97=L16/16000, 98=PCMU/8000 or 101=telephone-event")
-    if match["rate"] and not MIN_RATE <= int(match["rate"]) <= MAX_RATE:
-        raise ValueError(f"must have sample rates from {MIN_RATE} to {MAX_RATE}")
-    return value
-
-
-def _parameters(value: str) -> str:
-    try:
-        parse_qsl(value, keep_blank_values=True, strict_parsing=bool(value), max_num_fields=100)
-    except ValueError:
-        raise ValueError("must be parameters such as language=en&endpointing=0.3") from None
-    return value
-
-
-def _header_text(value: SecretStr) -> SecretStr:
-    key = value.get_secret_value()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ValueError("must be printable ASCII without blanks")
-    return value
-
-
-def _days(value: object) -> object:
-    """Read a number of days, or `forever`, which becomes None."""
-    if value is None or (isinstance(value, str) and value.strip().lower() == "forever"):
-        return None
-    try:
-        days = float(str(value))
-    except ValueError:
-        days = -1.0
-    if not 0 <= days <= MAX_DAYS or isinstance(value, bool):
-        raise ValueError(f"must be a number of days between 0 and {MAX_DAYS}, or forever")
-    return days
-
-
-def _directory(value: Path) -> Path:
-    return value.expanduser().absolute()
-
 
 def _cores() -> int:
     return os.cpu_count() or 1
@@ -209,11 +80,6 @@ def store_in(directory: Path) -> str:
     return f"sqlite:///{(directory / 'vivavoce.sqlite3').as_posix()}"
 
 
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
-Endpoint = Annotated[tuple[str, int], NoDecode, BeforeValidator(_endpoint)]
-
-
 class Settings(BaseSettings):
     """What the server is told at its start, checked and complete; durations are in seconds."""
 
@@ -222,11 +88,9 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None, description="TOML file with settings; ./vivavoce.toml is read by default, where it exists."
     )
-    host: Annotated[str, AfterValidator(_host_name)] = Field(
-        "127.0.0.1", description="Address to listen on; anything but loopback needs an API key."
-    )
+    host: HostName = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an API key.")
     port: int = Field(8080, ge=0, le=MAX_PORT, description="TCP port to listen on; 0 takes a free one.")
-    data_dir: Annotated[Path, AfterValidator(_directory)] = Field(
+    data_dir: AbsolutePath = Field(
         default_factory=lambda: user_data_path("vivavoce", appauthor=False),
         description="Directory of the database and the audio; by default the user's own data directory.",
     )
@@ -235,27 +99,27 @@ class Settings(BaseSettings):
         min_length=1,
         description="Database as an SQLAlchemy URL; by default vivavoce.sqlite3 in the data directory.",
     )
-    public_url: Annotated[str, AfterValidator(_origin)] | None = Field(
+    public_url: WebOrigin | None = Field(
         None,
         description="Scheme, host and port that clients reach this server by, such as https://speech.example.net;"
         " by default each request's own.",
     )
-    trusted_proxies: Annotated[
-        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
-    ] = Field((), description="Addresses or networks of proxies whose X-Forwarded-Proto, -Host and -For are believed.")
-    allowed_hosts: Annotated[
-        tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_split)
-    ] = Field((), description="Host names besides loopback ones that requests may name while no API key exists.")
+    trusted_proxies: Networks = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-Proto, -Host and -For are believed."
+    )
+    allowed_hosts: HostNames = Field(
+        (), description="Host names besides loopback ones that requests may name while no API key exists."
+    )
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
-    model: Annotated[str | None, Field(min_length=1)] = Field(
+    model: Text | None = Field(
         None,
         description="The engine's model: a name that it knows, a directory, or the URL of a recogniser for remote;"
         " by default the engine's own choice.",
     )
-    partial_engine: Annotated[str | None, Field(min_length=1)] = Field(
+    partial_engine: Text | None = Field(
         None, description="Another engine for partials; by default the same one, with --partial-model if given."
     )
-    partial_model: Annotated[str | None, Field(min_length=1)] = Field(
+    partial_model: Text | None = Field(
         None, description="Another, quicker model for partials; by default that of the finals."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -265,13 +129,13 @@ class Settings(BaseSettings):
         "auto", min_length=1, description="Numbers that the engine computes with, such as int8 or float16."
     )
     engine_threads: int = Field(1, ge=1, le=1024, description="CPU threads that one decoding computes on.")
-    models_file: Annotated[Path, AfterValidator(_directory)] | None = Field(
+    models_file: AbsolutePath | None = Field(
         None, description="TOML file of more models for sessions to name; by default models.toml in the data directory."
     )
     model_idle: PositiveSeconds | None = Field(
         None, description="Seconds without a session after which such a model is unloaded; by default never."
     )
-    engine_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+    engine_key: Secret | None = Field(
         None, description="Key between a server and a recogniser elsewhere; better set in the environment."
     )
     vad: str = Field("silero", min_length=1, description="Voice activity detector, by its plugin name.")
@@ -336,7 +200,7 @@ class Settings(BaseSettings):
     ping_interval: PositiveSeconds = Field(
         20, description="Seconds between two pings of a socket, and that its client has to answer one."
     )
-    retention_days: Annotated[float | None, BeforeValidator(_days)] = Field(
+    retention_days: Days = Field(
         365, description="Days that finished sessions are kept; 0 keeps nothing, forever everything."
     )
     min_free_disk: int = Field(
@@ -345,7 +209,7 @@ class Settings(BaseSettings):
     fsync: bool = Field(
         default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
     )
-    webhook_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    webhook_url: HttpUrl | None = Field(
         None, description="Receives a POST when any session starts, records its first audio, stops recording and ends."
     )
     allow_private_callbacks: bool = Field(
@@ -369,23 +233,23 @@ class Settings(BaseSettings):
     bridge_owner: str | None = Field(
         None, description="Id of the API key that calls belong to which come with a signature or from --bridge-allow."
     )
-    bridge_allow: Annotated[
-        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
-    ] = Field((), description="Addresses or networks whose calls the bridges take without a key or a signature.")
+    bridge_allow: Networks = Field(
+        (), description="Addresses or networks whose calls the bridges take without a key or a signature."
+    )
     bridge_callbacks: bool = Field(
         default=False, description="Let the parameters of a call name the address of its callbacks."
     )
-    twilio_auth_token: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+    twilio_auth_token: Secret | None = Field(
         None,
         description="Token of the Twilio account; calls from Twilio must be signed with it. Set it by environment.",
     )
-    plivo_auth_token: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+    plivo_auth_token: Secret | None = Field(
         None, description="Token of the Plivo account; calls from Plivo must be signed with it. Set it by environment."
     )
-    vonage_signature_secret: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+    vonage_signature_secret: Secret | None = Field(
         None, description="Signature secret of the Vonage account; calls from Vonage must carry a token signed with it."
     )
-    bridge_parameters: Annotated[str, AfterValidator(_parameters)] = Field(
+    bridge_parameters: Parameters = Field(
         "", description="Session options of calls that cannot bring their own, such as language=en&endpointing=0.3."
     )
     audiosocket_listen: Endpoint | None = Field(
@@ -394,9 +258,7 @@ class Settings(BaseSettings):
     rtp_listen: Endpoint | None = Field(
         None, description="Address and UDP port that take plain RTP streams, such as 127.0.0.1:5004; off by default."
     )
-    rtp_types: Annotated[
-        tuple[Annotated[str, AfterValidator(_payload_type)], ...], NoDecode, BeforeValidator(_split)
-    ] = Field(
+    rtp_types: PayloadTypes = Field(
         ("101=telephone-event", "118=L16/16000"),
         description="What RTP payload types mean besides the static ones, such as 97=L16/16000.",
     )
@@ -408,14 +270,14 @@ class Settings(BaseSettings):
         None,
         description="Address and UDP port on which SIP calls are answered, such as 127.0.0.1:5060; off by default.",
     )
-    sip_users: Annotated[SecretStr, AfterValidator(_users)] | None = Field(
+    sip_users: Users | None = Field(
         None,
         description="Who may call by SIP with a password, as name:password,...; addresses in --bridge-allow need none.",
     )
-    sip_media_ports: Annotated[tuple[int, int], NoDecode, BeforeValidator(_ports)] | None = Field(
+    sip_media_ports: Ports | None = Field(
         None, description="UDP ports for the audio of SIP calls, such as 20000-20999; by default any free one."
     )
-    sip_public_address: Annotated[str, AfterValidator(_ip_address)] | None = Field(
+    sip_public_address: IpAddress | None = Field(
         None, description="IP address that SIP callers reach this machine by, where that is not its own."
     )
     sip_timeout: PositiveSeconds = Field(
@@ -425,13 +287,13 @@ class Settings(BaseSettings):
     jitter_delay: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
         0.1, description="Seconds that RTP audio waits for a packet that is missing before it."
     )
-    llm_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    llm_url: HttpUrl | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
     )
-    llm_model: Annotated[str | None, AfterValidator(_with_endpoint)] = Field(
+    llm_model: LlmModel = Field(
         None, validate_default=True, description="Model that the endpoint is asked for; needed with --llm-url."
     )
-    llm_key: Annotated[SecretStr, AfterValidator(_header_text)] | None = Field(
+    llm_key: Secret | None = Field(
         None, description="Key for the endpoint; better set in the environment, where other users cannot read it."
     )
     llm_timeout: PositiveSeconds = Field(
@@ -441,7 +303,7 @@ class Settings(BaseSettings):
     llm_retries: int = Field(
         2, ge=0, le=10, description="Times that a question is asked again after a passing failure."
     )
-    translation_models: Annotated[Path, AfterValidator(_directory)] | None = Field(
+    translation_models: AbsolutePath | None = Field(
         None, description="Directory of CTranslate2 translation models, in subdirectories named like en-nl."
     )
     summarizer: Literal["extractive", "llm"] = Field(
