@@ -111,7 +111,7 @@ async def test_a_session_survives_its_server(tmp_path, way, at_s):
     assert file[44:] == data
 
 
-@pytest.mark.parametrize("way", ["a signal", "a kill"])
+@pytest.mark.parametrize("way", ["a kill", pytest.param("a signal", marks=pytest.mark.slow)])
 async def test_a_session_nobody_returns_to_is_finished_by_the_next_server(tmp_path, way):
     """After a restart, a session whose client stays away ends after the grace with all that was acknowledged."""
     data_dir = tmp_path / "data"

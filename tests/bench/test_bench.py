@@ -77,6 +77,7 @@ def test_nothing_is_left(bench):
     assert list((bench[2] / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interrupting_ends_everything_and_leaves_nothing(tmp_path):
     """Ctrl-C in the middle of a run gives the code of an interrupt, and no process or file stays."""
     environment = {**clean_environment(), "TMPDIR": str(tmp_path)}

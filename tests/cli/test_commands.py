@@ -185,7 +185,14 @@ class TestTranscribe:
         assert (done.returncode, done.stderr) == (0, "")
         assert not (tmp_path / "precious").exists()
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [
+            (signal.SIGINT, 130),
+            pytest.param(signal.SIGTERM, -15, marks=pytest.mark.slow),
+            pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+        ],
+    )
     def test_no_end_leaves_anything(self, environment, number, code):
         """Ctrl-C ends quietly with 130; that, and any other death in mid-session, takes the server along."""
         path = str(recording_path("two_cities"))
@@ -425,6 +432,7 @@ class TestDoctor:
 class TestDemo:
     """`vivavoce demo`."""
 
+    @pytest.mark.slow
     def test_plain_lines_without_a_terminal(self, cli, environment):
         """Partials and finals are lines, the stored result and the latencies follow, 80 columns are enough."""
         done = cli("demo")

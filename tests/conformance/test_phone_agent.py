@@ -84,6 +84,7 @@ async def test_a_caller_is_answered(server, call):
     assert spoken.headers["authorization"].startswith("Basic ")
 
 
+@pytest.mark.slow
 async def test_a_caller_who_goes_on_interrupts(server, call):
     """A slow answer is given up at a new phrase, and what was asked so far is asked again with it."""
     async with (

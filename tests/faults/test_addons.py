@@ -96,7 +96,7 @@ async def test_an_add_on_beyond_its_deadline_is_answered_for(tmp_path, held):
         assert len(heard.of("named_entity_recognition")) == len(heard.finals)
 
 
-@pytest.mark.parametrize("way", ["a signal", "a kill"])
+@pytest.mark.parametrize("way", ["a kill", pytest.param("a signal", marks=pytest.mark.slow)])
 async def test_what_add_ons_owe_is_asked_again_after_a_restart(tmp_path, held, way):
     """A process that ends between a final and its add-on leaves the question to the next one, and only that one."""
     (held / "names").touch()
@@ -128,7 +128,7 @@ async def test_what_add_ons_owe_is_asked_again_after_a_restart(tmp_path, held, w
     assert [entity["text"] for entity in result["named_entity_recognition"]["results"]] == names
 
 
-@pytest.mark.parametrize("way", ["a signal", "a kill"])
+@pytest.mark.parametrize("way", ["a kill", pytest.param("a signal", marks=pytest.mark.slow)])
 async def test_an_interrupted_summary_is_made_again(tmp_path, held, way):
     """A process that ends in post-processing leaves it to the next, and no message is said twice."""
     (held / "summary").touch()

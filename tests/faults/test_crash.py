@@ -42,7 +42,10 @@ async def quiet(machine: Machine) -> dict[int, Stored]:
     return {number: await quiet_run(machine.server, speech(number)) for number in (0, 1, 5, 9)}
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+SELDOM = pytest.mark.slow
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.1, marks=SELDOM), 0.5, pytest.param(0.9, marks=SELDOM)])
 async def test_killed_and_restarted_nothing_is_lost_or_doubled(machine: Machine, quiet, share: float) -> None:
     """Every client goes on over `kill -9`, its bytes and finals are those of a quiet run, and none comes twice."""
     clients = [name for name in CLIENTS if available(name)]
@@ -113,6 +116,7 @@ async def test_finals_keep_their_ids_and_come_once(machine: Machine, quiet) -> N
     assert (kept.audio, kept.finals) == (audio, quiet[0].finals)
 
 
+@pytest.mark.slow
 async def test_speakers_keep_their_numbers(machine: Machine) -> None:
     """Who was known before a crash is known after it, and everybody's number is that of a quiet run."""
     # Not the same bytes twice: what repeats itself to the bit may be taken for a repetition after a restart.

@@ -118,6 +118,7 @@ async def test_a_locked_store_is_told_within_its_patience(tmp_path) -> None:
         assert waited < 14
 
 
+@pytest.mark.slow
 async def test_a_full_disk_costs_nothing_but_time(tmp_path) -> None:
     """With the disk full no audio is acknowledged that is not kept; with room again the session goes on, whole."""
     with _small_disk(tmp_path / "disk", 16 << 20) as disk, serving(disk / "data", *SERVER_OPTIONS) as server:
@@ -154,7 +155,8 @@ async def test_a_full_disk_is_told_to_the_client(tmp_path) -> None:
         assert len(server.file(opened.session_id)) >= kept
 
 
-@pytest.mark.parametrize("jump", ["-3600s", pytest.param("+3600s", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jump", ["-3600s", "+3600s"])
 @pytest.mark.skipif(not FAKETIME.exists(), reason="faketime is not installed: `make clients`")
 async def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, jump: str) -> None:
     """Sessions live on a clock that only goes forward: an hour's jump of the wall clock ends and cuts nothing."""
