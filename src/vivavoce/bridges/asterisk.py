@@ -9,13 +9,13 @@ counted and not kept: a text that cannot be read is no reason to end a caller's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 from starlette.websockets import WebSocket  # the web framework reads the handlers' annotations
 
 from vivavoce.bridges.calls import Call
+from vivavoce.bridges.carrying import WebBridge
 from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.errors import MalformedMessage, UnsupportedAudio
 from vivavoce.wire.asterisk import SUBPROTOCOL, Malformed, MediaStart, read_control
@@ -30,22 +30,16 @@ log = structlog.get_logger()
 NAME = "asterisk"
 
 
-class AsteriskBridge:
+class AsteriskBridge(WebBridge):
     """Serves `/bridges/asterisk`, and the same with an API key behind it."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
         del settings
         self._calls = calls
-        self.sockets: Mapping[str, Callable[[WebSocket], Awaitable[None]]] = {
+        self.sockets = {
             "/bridges/asterisk": self._serve,
             "/bridges/asterisk/{key}": self._serve,
         }
-
-    async def open(self) -> None:
-        """Nothing: the web server listens."""
-
-    async def close(self) -> None:
-        """Nothing: the web server closes its sockets."""
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vivavoce.bridges.calls import QUIET_S
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 FIRST_MESSAGE_S = 10.0
 """How long a peer may take to say which call it brings."""
+
+
+class WebBridge:
+    """A bridge whose `sockets` come through the web server, which opens and closes them."""
+
+    sockets: Mapping[str, Callable[[Any], Awaitable[None]]]
+
+    async def open(self) -> None:
+        """Do nothing: there is nothing of its own to listen on."""
+
+    async def close(self) -> None:
+        """Do nothing: the web server has closed the sockets before this."""
 
 
 async def carry(

@@ -8,13 +8,13 @@ call that says its own name goes on with its session. Nothing is ever sent to th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 from starlette.websockets import WebSocket  # the web framework reads the handlers' annotations
 
 from vivavoce.bridges.calls import Call
+from vivavoce.bridges.carrying import WebBridge
 from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.errors import NotAllowed
 from vivavoce.wire.call import request_of
@@ -30,22 +30,16 @@ log = structlog.get_logger()
 NAME = "freeswitch"
 
 
-class FreeSwitchBridge:
+class FreeSwitchBridge(WebBridge):
     """Serves `/bridges/freeswitch`, and the same with an API key behind it."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
         del settings
         self._calls = calls
-        self.sockets: Mapping[str, Callable[[WebSocket], Awaitable[None]]] = {
+        self.sockets = {
             "/bridges/freeswitch": self._serve,
             "/bridges/freeswitch/{key}": self._serve,
         }
-
-    async def open(self) -> None:
-        """Nothing: the web server listens."""
-
-    async def close(self) -> None:
-        """Nothing: the web server closes its sockets."""
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)

@@ -9,7 +9,7 @@ stream of the same call and the same tracks finds it again. Nothing is sent back
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from uuid import uuid4
 import structlog
 
 from vivavoce.bridges.calls import Call, Calls, Leg
-from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
+from vivavoce.bridges.carrying import FIRST_MESSAGE_S, WebBridge, carry
 from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.bridges.signatures import checks
 from vivavoce.errors import MalformedMessage, NotAllowed
@@ -75,23 +75,17 @@ class _Lost:
 _Event = StreamEvent | _Quiet | _Lost
 
 
-class MediaStreams:
+class MediaStreams(WebBridge):
     """The bridge of all networks that stream calls over WebSockets, two paths for each: without and with a key."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
         self._calls = calls
         self._checks = checks(settings)
-        self.sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {
+        self.sockets = {
             f"/bridges/{dialect.name}{key}": partial(self._serve, dialect)
             for dialect in DIALECTS
             for key in ("", "/{key}")
         }
-
-    async def open(self) -> None:
-        """Have nothing to listen on: the networks come to the server's own port."""
-
-    async def close(self) -> None:
-        """Have nothing to close: the server has closed the sockets before this."""
 
     async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
         """Serve one socket from its handshake to its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vivavoce.bridges.carrying import WebBridge
 from vivavoce.bridges.conversation import door
 from vivavoce.wire.stream import NAMES, SimpleStream
 
@@ -12,15 +13,9 @@ if TYPE_CHECKING:
     from vivavoce.config import Settings
 
 
-class SimpleStreamBridge:
+class SimpleStreamBridge(WebBridge):
     """Serves `/audio/stream`; the key comes in a header, the query or the first message."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
         del settings
         self.sockets = {"/audio/stream": door(calls, "stream", SimpleStream, NAMES)}
-
-    async def open(self) -> None:
-        """Do nothing: sockets come through the web server."""
-
-    async def close(self) -> None:
-        """Do nothing: the web server closes its sockets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vivavoce.bridges.carrying import WebBridge
 from vivavoce.bridges.conversation import door
 from vivavoce.wire.v1 import NAMES, V1Live
 
@@ -12,15 +13,9 @@ if TYPE_CHECKING:
     from vivavoce.config import Settings
 
 
-class V1Bridge:
+class V1Bridge(WebBridge):
     """Serves the one address of V1; the key comes in the first message."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
         del settings
         self.sockets = {"/audio/text/audio-transcription": door(calls, "v1", V1Live, NAMES)}
-
-    async def open(self) -> None:
-        """Do nothing: sockets come through the web server."""
-
-    async def close(self) -> None:
-        """Do nothing: the web server closes its sockets."""
