@@ -19,7 +19,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vivavoce.bridges.calls import Call
-from vivavoce.bridges.unpacking import unpacker
+from vivavoce.bridges.carrying import FIRST_MESSAGE_S
 from vivavoce.errors import UnsupportedAudio, VivavoceError
 from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vivavoce.bridges.calls import Calls, Leg
+    from vivavoce.bridges.unpacking import Unpacker
+    from vivavoce.wire.opening import Compression
 
 log = structlog.get_logger()
 
-FIRST_MESSAGE_S = 10.0
 SEND_S = 10.0
 """A client has so long to read the reason for the close that follows it."""
 
@@ -193,7 +194,7 @@ class _Intake:
         self._leg, self._dialect = leg, dialect
         audio = audio_format(opening.request)
         self._most_bytes = round(MAX_CHUNK_S * audio.sample_rate) * audio.frame_bytes
-        self._unpacker = opening.compression and unpacker(opening.compression, audio.sample_rate)
+        self._unpacker = opening.compression and _unpacker(opening.compression, audio.sample_rate)
 
     async def feed(self, data: bytes) -> Complaint | Refusal | None:
         """Take a frame; waits while the disk is behind."""
@@ -226,6 +227,13 @@ class _Intake:
     async def _keep(self, data: bytes) -> None:
         await self._leg.feed(data)
         self._dialect.took(len(data), time.monotonic())
+
+
+def _unpacker(compression: Compression, sample_rate: int) -> Unpacker:
+    """Make what unpacks audio; PyAV takes a tenth of a second to import, and few calls need it."""
+    from vivavoce.bridges.unpacking import unpacker  # noqa: PLC0415
+
+    return unpacker(compression, sample_rate)
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
