@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from programs import run_to_end
 
 ROOT = Path(__file__).parent.parent
 INSTALL_S = 280
@@ -29,16 +30,6 @@ async def run(python: Path, program: Path, names: Mapping[str, str] = NOTHING, *
 
     `names` are added to its environment.
     """
-    command = [python, program, json.dumps(task)]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=program.parent, env={**os.environ, **names}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(RUN_S):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
+    command = (python, program, json.dumps(task))
+    out, _ = await run_to_end(*command, cwd=program.parent, environment={**os.environ, **names}, within_s=RUN_S)
     return json.loads(out.splitlines()[-1])

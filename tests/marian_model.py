@@ -8,6 +8,8 @@ import numpy as np
 import sentencepiece
 from ctranslate2.specs import TransformerSpec
 
+from random_weights import Weights
+
 _SIZE, _HEADS, _INNER, _LAYERS = 16, 2, 32, 1
 _SENTENCES = {
     "en": ["hello there", "good morning this is the library", "can you help me please", "we are open until five"],
@@ -44,35 +46,17 @@ def _write(directory: Path, pieces: list[str], add_source_eos: bool, random: np.
     spec.config.unk_token, spec.config.eos_token, spec.config.decoder_start_token = "<unk>", "</s>", "</s>"
     spec.decoder.start_from_zero_embedding = True
 
-    def weights(*shape: int) -> np.ndarray:
-        return random.normal(0, 0.5, shape).astype(np.float32)
-
-    def norm(part) -> None:
-        part.gamma, part.beta = np.ones(_SIZE, np.float32), np.zeros(_SIZE, np.float32)
-
-    def linear(part, outer: int, inner: int) -> None:
-        part.weight, part.bias = weights(outer, inner), np.zeros(outer, np.float32)
-
-    def attention(part, sizes: list[int]) -> None:
-        norm(part.layer_norm)
-        for layer, outer in zip(part.linear, sizes, strict=True):
-            linear(layer, outer, _SIZE)
-
-    def forward(part) -> None:
-        norm(part.layer_norm)
-        linear(part.linear_0, _INNER, _SIZE)
-        linear(part.linear_1, _SIZE, _INNER)
-
-    places = weights(512, _SIZE)
+    weights = Weights(random, _SIZE, _INNER, 0.5)
+    places = weights.of(512, _SIZE)
     for coder in (spec.encoder, spec.decoder):
         coder.position_encodings.encodings = places
         for layer in coder.layer:
-            attention(layer.self_attention, [3 * _SIZE, _SIZE])
-            forward(layer.ffn)
-    spec.encoder.embeddings[0].weight = weights(len(pieces), _SIZE)
-    spec.decoder.embeddings.weight = weights(len(pieces), _SIZE)
+            weights.attention(layer.self_attention, [3 * _SIZE, _SIZE])
+            weights.forward(layer.ffn)
+    spec.encoder.embeddings[0].weight = weights.of(len(pieces), _SIZE)
+    spec.decoder.embeddings.weight = weights.of(len(pieces), _SIZE)
     for layer in spec.decoder.layer:
-        attention(layer.attention, [_SIZE, 2 * _SIZE, _SIZE])
-    linear(spec.decoder.projection, len(pieces), _SIZE)
+        weights.attention(layer.attention, [_SIZE, 2 * _SIZE, _SIZE])
+    weights.linear(spec.decoder.projection, len(pieces), _SIZE)
     spec.validate()
     spec.save(str(directory))

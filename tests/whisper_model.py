@@ -14,6 +14,8 @@ import numpy as np
 from ctranslate2.specs import WhisperSpec
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from random_weights import Weights
+
 _SIZE, _HEADS, _INNER, _ENCODERS, _DECODERS, _MELS = 32, 2, 64, 1, 2, 80
 _LANGUAGES = (  # in Whisper's own order, which its token numbers follow
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "
@@ -65,38 +67,20 @@ def _tokenizer(multilingual: bool, cantonese: bool) -> tuple[Tokenizer, list[str
 
 
 def _weigh(spec: WhisperSpec, tokens: int, end_token: int, end: float, random: np.random.Generator) -> None:
-    def weights(*shape: int) -> np.ndarray:
-        return random.normal(0, 0.3, shape).astype(np.float32)
-
-    def norm(part) -> None:
-        part.gamma, part.beta = np.ones(_SIZE, np.float32), np.zeros(_SIZE, np.float32)
-
-    def linear(part, outer: int, inner: int) -> None:
-        part.weight, part.bias = weights(outer, inner), np.zeros(outer, np.float32)
-
-    def attention(part, sizes: list[int]) -> None:
-        norm(part.layer_norm)
-        for layer, outer in zip(part.linear, sizes, strict=True):
-            linear(layer, outer, _SIZE)
-
-    def forward(part) -> None:
-        norm(part.layer_norm)
-        linear(part.linear_0, _INNER, _SIZE)
-        linear(part.linear_1, _SIZE, _INNER)
-
+    weights = Weights(random, _SIZE, _INNER, 0.3)
     encoder, decoder = spec.encoder, spec.decoder
-    encoder.conv1.weight, encoder.conv1.bias = weights(_SIZE, _MELS, 3), np.zeros(_SIZE, np.float32)
-    encoder.conv2.weight, encoder.conv2.bias = weights(_SIZE, _SIZE, 3), np.zeros(_SIZE, np.float32)
-    encoder.position_encodings.encodings = weights(1500, _SIZE)
-    decoder.position_encodings.encodings = weights(448, _SIZE)
+    encoder.conv1.weight, encoder.conv1.bias = weights.of(_SIZE, _MELS, 3), np.zeros(_SIZE, np.float32)
+    encoder.conv2.weight, encoder.conv2.bias = weights.of(_SIZE, _SIZE, 3), np.zeros(_SIZE, np.float32)
+    encoder.position_encodings.encodings = weights.of(1500, _SIZE)
+    decoder.position_encodings.encodings = weights.of(448, _SIZE)
     for coder in (encoder, decoder):
-        norm(coder.layer_norm)
+        weights.norm(coder.layer_norm)
         for layer in coder.layer:
-            attention(layer.self_attention, [3 * _SIZE, _SIZE])
-            forward(layer.ffn)
+            weights.attention(layer.self_attention, [3 * _SIZE, _SIZE])
+            weights.forward(layer.ffn)
     for layer in decoder.layer:
-        attention(layer.attention, [_SIZE, 2 * _SIZE, _SIZE])
-    decoder.embeddings.weight = weights(tokens, _SIZE)
-    decoder.projection.weight = weights(tokens, _SIZE)
+        weights.attention(layer.attention, [_SIZE, 2 * _SIZE, _SIZE])
+    decoder.embeddings.weight = weights.of(tokens, _SIZE)
+    decoder.projection.weight = weights.of(tokens, _SIZE)
     decoder.projection.bias = np.zeros(tokens, np.float32)
     decoder.projection.bias[end_token] = end

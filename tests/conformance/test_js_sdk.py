@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ import pytest
 
 from laws import check
 from live import EVERYTHING, once, open_session, pieces, transcribe, until_status
+from programs import JS, require_node, run_to_end
 from recordings import TRANSCRIPTS, wheel_recording
 from relay import bad_line
 from server import serving
 from sound import pcm, share_of, with_wav_header
 from vivavoce.model import SAMPLE_RATE
 
-JS = Path(__file__).parent / "js"
 BECKETT = pcm(wheel_recording("beckett"))
 SPEECH = pcm(wheel_recording("two_cities")[: 13 * SAMPLE_RATE])
 SPEED = 4.0
@@ -29,30 +27,14 @@ SPEED = 4.0
 @pytest.fixture(scope="module", autouse=True)
 def _sdk() -> None:
     """The SDK as its lock file pins it, installed once; without node and npm there is nothing to test."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: install Debian's nodejs and npm to test the JavaScript SDK")
-    if not (JS / "node_modules" / "@gladiaio" / "sdk").is_dir():
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr
+    require_node("@gladiaio/sdk")
 
 
 async def run(url: str, recording: bytes, tmp_path: Path, **task: Any) -> dict[str, Any]:
     """Run a session and give what it told; node must end well and print nothing else."""
     (tmp_path / "speech.pcm").write_bytes(recording)
     task = {"url": url, "pcm": str(tmp_path / "speech.pcm"), "bytesPerSecond": 32_000, "speed": SPEED, **task}
-    process = await asyncio.create_subprocess_exec(
-        "node", "session.mjs", json.dumps(task), cwd=JS, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(60):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
+    out, _ = await run_to_end("node", "session.mjs", json.dumps(task), cwd=JS, within_s=60)
     story: dict[str, Any] = json.loads(out)
     return story
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from programs import JS, require_node, run_to_end
 from recordings import wheel_recording
 from sound import g711, pcm, recording_at, share_of
 
-JS = Path(__file__).parent / "js"
 SPOKEN = "I do I think that America could do it very well"
 CONFIG = {"language": "auto", "enable_partials": True, "call_id": "desk-3-0412"}
 
@@ -22,13 +19,7 @@ CONFIG = {"language": "auto", "enable_partials": True, "call_id": "desk-3-0412"}
 @pytest.fixture(scope="module", autouse=True)
 def _ws() -> None:
     """The package `ws` as the lock file pins it, installed once; without node and npm there is nothing to test."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: install Debian's nodejs and npm to test with JavaScript")
-    if not (JS / "node_modules" / "ws").is_dir():
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr
+    require_node("ws")
 
 
 def said(story: dict[str, Any]) -> str:
@@ -41,17 +32,7 @@ async def run(server_url: str, audio: bytes, tmp_path: Path, **task: Any) -> dic
     (tmp_path / "speech").write_bytes(audio)
     url = f"ws{server_url.removeprefix('http')}/audio/stream"
     task = {"url": url, "key": "any", "audio": str(tmp_path / "speech"), "speed": 2.0, **task}
-    process = await asyncio.create_subprocess_exec(
-        "node", "stream.mjs", json.dumps(task), cwd=JS, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(60):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
+    out, errors = await run_to_end("node", "stream.mjs", json.dumps(task), cwd=JS, within_s=60)
     assert errors == b""
     story: dict[str, Any] = json.loads(out)
     return story
