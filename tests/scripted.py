@@ -114,9 +114,11 @@ async def hub_of(
     files = audio or LocalAudio(data_dir / "audio")
     try:
         hub = await Hub.open(told, store=store, audio=files, wire=wire)
+        loading = asyncio.create_task(hub.ready())
         try:
             yield hub
         finally:
+            await asyncio.gather(loading, return_exceptions=True)
             await hub.close()
     finally:
         await store.close()

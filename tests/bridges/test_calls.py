@@ -39,6 +39,7 @@ async def answering(directory: Path, **fields: Any) -> AsyncIterator[tuple[Calls
     audio = LocalAudio(directory / "audio")
     hub = await Hub.open(settings, store=store, audio=audio, wire=protocol)
     try:
+        await hub.ready()
         yield Calls(hub, Access(store, settings), settings), hub
     finally:
         await hub.close()

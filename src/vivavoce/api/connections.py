@@ -19,7 +19,6 @@ A WebSocket also gives receipts, as an extension of its ASGI scope: `scope["exte
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -159,6 +158,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
         self._told: Callable[[], None] | None = None
         self._told_next: Callable[[], None] | None = None
         self._receipt = b""
+        self._receipts = 0
         self._receipt_is_last_ping = False
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
 
@@ -200,7 +200,9 @@ class SocketConnection(WebSocketsSansIOProtocol):
         if self._told_next is None or self.conn.state is not State.OPEN or self.transport.is_closing():
             return
         self._told, self._told_next = self._told_next, None
-        self._receipt, self._receipt_is_last_ping = os.urandom(8), True
+        # Unlike the four random bytes of a ping that keeps the connection alive.
+        self._receipts += 1
+        self._receipt, self._receipt_is_last_ping = self._receipts.to_bytes(8), True
         self.conn.send_ping(self._receipt)
         self.transport.write(b"".join(self.conn.data_to_send()))
 

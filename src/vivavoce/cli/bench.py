@@ -147,8 +147,8 @@ def bench(
     others = {name: wanted for name, wanted in asked.items() if wanted is not None}
     counts = sorted(set(streams or ([] if others else [1])))
     chosen = _parse(settings or [])
-    if idle is not None and server is None:
-        chosen.setdefault("max_sessions", str(max(2 * idle, 256)))
+    if server is None and (many := max(idle or 0, silence or 0)):
+        chosen.setdefault("max_sessions", str(max(2 * many, 256)))
     session = _Bench(console=console, pacing=pacing, seconds=seconds, seed=seed, audio=audio)
     if not others.keys() <= {"idle", "silence"} or counts or find_capacity:
         session.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import shutil
@@ -107,6 +108,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 
 def _serve(*, ephemeral: bool, overrides: dict[str, Any]) -> None:
+    # Importing makes much and drops little: looking for garbage meanwhile is a tenth of the time to start.
+    gc.disable()
     from vivavoce.config import load_settings
 
     settings = load_settings(**overrides)

@@ -50,8 +50,9 @@ def hash_of(secret: str) -> str:
 class Hub:
     """Owns the engine, the journal and one task per live session; made by `open`."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, models_wanted: asyncio.Event) -> None:
         self._parts = parts
+        self._models_wanted = models_wanted
         self._sessions: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
         self._by_leg: dict[tuple[str, str], Session] = {}
@@ -69,9 +70,11 @@ class Hub:
     async def open(cls, settings: Settings, *, store: Store, audio: AudioFiles, wire: Wire) -> Hub:
         """Take up what an earlier process left; sessions take audio at once, and are heard when the models are there.
 
-        `ready` says when that is, and raises what kept them away.
+        Nothing is loaded before `ready` is called, so that the server listens first: loading takes the processor from
+        whatever else starts.
         """
-        models = asyncio.create_task(_load(settings), name="models")
+        wanted = asyncio.Event()
+        models = asyncio.create_task(_load_once(wanted, settings), name="models")
         parts = Parts(
             settings=settings,
             store=store,
@@ -82,14 +85,15 @@ class Hub:
             ears=ThreadPoolExecutor(EARS, thread_name_prefix="ears"),
             wire=wire,
         )
-        hub = cls(parts)
+        hub = cls(parts, wanted)
         await hub._reopen()
         parts.courier.on_settled = hub._left
         await parts.courier.open()
         return hub
 
     async def ready(self) -> None:
-        """Return when the models are loaded; raises `SetupError` where a plugin is missing or cannot be loaded."""
+        """Load the models; raises `SetupError` where a plugin is missing or cannot be loaded."""
+        self._models_wanted.set()
         await asyncio.shield(self._parts.models)
 
     @property
@@ -241,6 +245,8 @@ class Hub:
         await self._load.close()
         await self._parts.journal.close()
         await self._parts.courier.close()
+        if not self._models_wanted.is_set():
+            self._parts.models.cancel()
         (models,) = await asyncio.gather(self._parts.models, return_exceptions=True)
         if isinstance(models, Models):
             await models.close()
@@ -360,6 +366,11 @@ class Hub:
         self._admission.enter(record.owner, weight(session.options))
         self._begin(record, session)
         log.info("session taken up", session=record.id)
+
+
+async def _load_once(wanted: asyncio.Event, settings: Settings) -> Models:
+    await wanted.wait()
+    return await _load(settings)
 
 
 async def _load(settings: Settings) -> Models:

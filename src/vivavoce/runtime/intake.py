@@ -8,10 +8,10 @@ kept and counted like audio but never heard: `audio_start` is its length once kn
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Write
@@ -23,7 +23,7 @@ MAX_WAITING = 64 << 20
 """Bytes that may wait for the disk before a session's socket is read no further."""
 
 REMEMBERED_ACKS, MOST_REMEMBERED_ACKS = 4096, 65_536
-"""Ends of acknowledgments where a client may go on: always so many, and up to so many that it has not shown to have.
+"""Ends of acknowledgments where a client may go on: at least so many, and so many that it has not shown to have.
 
 Those are 22 minutes of unread acknowledgments at 20 ms each, in 2.5 MB; pings end a socket much sooner.
 """
@@ -33,8 +33,8 @@ STORED_ACKS, MOST_STORED_ACKS = 64, 1024
 
 MAX_HEADER = 128 << 10
 
-LATEST_CHUNKS, LATEST_BYTES = 8, 64 << 10
-"""How many of the last chunks are kept in memory, and how long each may be."""
+LATEST_BYTES = 64 << 10
+"""How much of the end of the stream is kept in memory, in whole chunks."""
 
 
 class Intake:
@@ -62,13 +62,14 @@ class Intake:
         self.size = self.durable = 0
         self.audio_start: int | None = None
         self._head = b""
-        self._ack_ends: deque[int] = deque([0])
+        self._ack_ends = [0]
         self._acked_to = 0
         self._on_their_way: deque[int] = deque()
         self._header_stop = 0
         self._broken = False
         self._repeats = True
-        self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_CHUNKS)
+        self._latest: deque[tuple[int, bytes]] = deque()
+        self._latest_bytes = 0
         self._overlap = Overlap((), 0, self.read)
         self._resumed = True
 
@@ -96,10 +97,16 @@ class Intake:
 
     def latest(self, offset: int, size: int) -> bytes | None:
         """Give durable bytes if they are still in memory; does not block."""
-        pieces = [data for start, data in self._latest if offset <= start < offset + size]
-        found = b"".join(pieces)
-        starts_there = any(start == offset for start, _ in self._latest)
-        return found if starts_there and len(found) == size else None
+        pieces: list[bytes] = []
+        begin = offset + size
+        for start, data in reversed(self._latest):
+            if start < offset + size:
+                pieces.append(data)
+                begin = start
+            if start <= offset:
+                break
+        found = b"".join(reversed(pieces))
+        return found if begin == offset and len(found) == size else None
 
     async def reopen(self, *, repeats: bool = True) -> None:
         """Expect a new socket's stream, which may repeat what was not acknowledged to the client, where it `repeats`.
@@ -140,8 +147,7 @@ class Intake:
     def _resume(self, start: int, fresh: bytes) -> None:
         self._resumed = True
         metrics.RESUMES_AMBIGUOUS.inc(self._overlap.guessed)
-        while self._ack_ends and self._ack_ends[0] < start:
-            self._ack_ends.popleft()
+        del self._ack_ends[: bisect_left(self._ack_ends, start)]
         if not self._ack_ends:
             # The disk lost bytes, and ends with them: the journal may end between two acknowledgments.
             self._ack_ends.append(start)
@@ -172,8 +178,10 @@ class Intake:
             ack_ends=self._ends_to_store(),
             epoch=self._epoch,
         )
-        if len(data) <= LATEST_BYTES:
-            self._latest.append((start, data))
+        self._latest.append((start, data))
+        self._latest_bytes += len(data)
+        while self._latest_bytes > LATEST_BYTES:
+            self._latest_bytes -= len(self._latest.popleft()[1])
         self._journal.append(write, data, partial(self._on_written, start, self.size))
 
     def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
@@ -189,16 +197,15 @@ class Intake:
         self._ack_ends.append(stop)
         while self._on_their_way and self._on_their_way[0] <= stop:
             self._on_their_way.popleft()
-        while len(self._ack_ends) > REMEMBERED_ACKS and (
-            self._ack_ends[0] < self._acked_to or len(self._ack_ends) > MOST_REMEMBERED_ACKS
-        ):
-            self._ack_ends.popleft()
+        if len(self._ack_ends) % REMEMBERED_ACKS == 0:
+            self._ack_ends = self._last_ends(REMEMBERED_ACKS, MOST_REMEMBERED_ACKS)
         self._kept(start, stop)
 
     def _forget_lost(self) -> None:
         """Go back to what is durable."""
         self.size = self.durable
         self._latest.clear()
+        self._latest_bytes = 0
         self._on_their_way.clear()
         if self._header_stop > self.durable:
             self.audio_start, self._head = None, self.read(0, self.durable)
@@ -207,13 +214,9 @@ class Intake:
         if not self._repeats:
             return (self.size,)
         # Those on their way included: they are acknowledged before this write is.
-        return (*self._recent_ends(), *self._on_their_way)
+        return (*self._last_ends(STORED_ACKS - 1, MOST_STORED_ACKS - 1), *self._on_their_way)
 
-    def _recent_ends(self) -> list[int]:
-        """Give the ends that a next process should know: the last few, and those not known to have arrived."""
-        recent: list[int] = []
-        for end in islice(reversed(self._ack_ends), MOST_STORED_ACKS - 1):
-            if len(recent) >= STORED_ACKS - 1 and end < self._acked_to:
-                break
-            recent.append(end)
-        return recent[::-1]
+    def _last_ends(self, least: int, most: int) -> list[int]:
+        """Give the last ends of acknowledgments: `least` of them, and up to `most` not known to have arrived."""
+        count, unproven = len(self._ack_ends), bisect_left(self._ack_ends, self._acked_to)
+        return self._ack_ends[max(min(count - least, unproven), count - most, 0) :]

@@ -181,10 +181,7 @@ class Listener:
         return not any(channel.busy for channel in self._channels)
 
     def is_muted(self, latest: bytes | None) -> bool:
-        """Whether these next bytes change nothing for anybody: digital silence while nobody speaks.
-
-        A muted line is then heard when it has grown out of memory, or with what comes after it.
-        """
+        """Whether these next bytes change nothing for anybody: digital silence while nobody speaks."""
         return latest is not None and latest.count(latest[:1]) == len(latest) and self.settled
 
     async def hear(self, read: Callable[[], bytes], latest: bytes | None = None) -> None:

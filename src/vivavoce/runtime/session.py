@@ -74,7 +74,7 @@ from vivavoce.runtime.watch import Watchers
 
 log = structlog.get_logger()
 
-HEARD_AT_ONCE_S = 1.0
+HEARD_AT_ONCE_S = 2.0
 STATES = ("queued", "live", "away", "finishing", "over")
 IDLE_LOOK_S, SHORTEST_REST_S = 60.0, 0.05
 
@@ -373,8 +373,6 @@ class Session:
             audio = self._options.audio
             size = min(stop - self._heard, round(HEARD_AT_ONCE_S * audio.sample_rate) * audio.frame_bytes)
             latest = self._intake.latest(self._heard, size)
-            if control is None and self._heard + size == stop and self._listener.is_muted(latest):
-                return False
             await self._listener.hear(partial(self._intake.read, self._heard, size), latest)
             self._heard += size
             return True
@@ -636,7 +634,10 @@ class Session:
         seconds = self._seconds
         accepted = AudioAccepted(start_byte=start, stop_byte=stop, start_s=seconds(start), stop_s=seconds(stop))
         self._say(accepted)
-        self._wake.set()
+        # A muted line is heard a second at a time, or with what comes after it.
+        unheard_s = self._options.audio.duration_s(stop - self._heard)
+        if unheard_s >= HEARD_AT_ONCE_S or not self._listener.is_muted(self._intake.latest(start, stop - start)):
+            self._wake.set()
 
     def _on_lost(self, error: StoreError) -> None:
         problem = Problem(code=error.code, message="audio could not be stored; it is not acknowledged")

@@ -199,18 +199,19 @@ class Channel:
         """Take the next whole frames with a probability each; `origin` comes back in states that rest on them."""
         self._origin = origin
         frames = samples.reshape(-1, FRAME)
-        loudness = levels(frames)
         steps: list[Step] = []
-        for frame, probability, blocks in zip(frames, probabilities, loudness, strict=True):
+        for frame, probability, blocks in zip(frames, probabilities.tolist(), levels(frames), strict=True):
             known = self.at < self.decided_to
             self._frames.append(frame)
             if known:
                 continue
-            for mark in self._endpointer.step(float(probability), blocks):
+            for mark in self._endpointer.step(probability, blocks):
                 steps += self._on_mark(mark)
-            steps += self._withdraw_guess()
-            steps += self._hint()
-            steps += self._partial()
+            if self._segment is not None:
+                steps += self._withdraw_guess()
+                steps += self._hint()
+                steps += self._partial()
+        if self.at >= self.decided_to:
             self._forget()
         return steps
 

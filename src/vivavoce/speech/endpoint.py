@@ -20,7 +20,7 @@ starts there. Every `Opened` is followed by exactly one `Closed`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,13 @@ class Closed:
 Mark = Opened | Paused | Closed
 
 
-def levels(frames: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Give the level of each block in dB under full scale, `[n, BLOCKS]` for frames `[n, FRAME]`."""
+def levels(frames: NDArray[np.float32]) -> list[list[float]]:
+    """Give the level of each block in dB under full scale, `BLOCKS` a frame, for frames `[n, FRAME]`.
+
+    As numbers of Python's own, since a step looks at four of them at a time.
+    """
     blocks = frames.reshape(-1, BLOCKS, BLOCK).astype(np.float64)
-    power: NDArray[np.float64] = 10 * np.log10(np.einsum("nbs,nbs->nb", blocks, blocks) / BLOCK + 1e-10)
+    power: list[list[float]] = (10 * np.log10(np.einsum("nbs,nbs->nb", blocks, blocks) / BLOCK + 1e-10)).tolist()
     return power
 
 
@@ -123,7 +126,7 @@ class Endpointer:
         """End of the last loud block of the segment."""
         return self._last_loud
 
-    def step(self, probability: float, blocks: NDArray[np.float64]) -> list[Mark]:
+    def step(self, probability: float, blocks: Sequence[float]) -> list[Mark]:
         """Take one frame and give what it decides, in order."""
         start, self.at = self.at, self.at + FRAME
         if self.onset is None:
@@ -151,19 +154,20 @@ class Endpointer:
         self._peak = -100.0
         self._recent.clear()
 
-    def _hear(self, start: int, blocks: NDArray[np.float64]) -> None:
+    def _hear(self, start: int, blocks: Sequence[float]) -> None:
         self._track_floor(blocks, FLOOR_RISE_DB)
-        self._recent.extend(blocks.tolist())
+        self._recent.extend(blocks)
         if self._pause is not None:
             return
-        self._peak = max(self._peak, float(blocks.max()))
+        self._peak = max(self._peak, *blocks)
         over_floor = min(self._floor + LOUD_OVER_FLOOR_DB, self._peak - QUIET_UNDER_PEAK_DB)
-        loud = np.nonzero(blocks > max(self._peak - LOUD_UNDER_PEAK_DB, over_floor))[0]
-        if len(loud):
-            self._last_loud = start + (int(loud[-1]) + 1) * BLOCK
+        loud_from = max(self._peak - LOUD_UNDER_PEAK_DB, over_floor)
+        for nth, level in enumerate(blocks):
+            if level > loud_from:
+                self._last_loud = start + (nth + 1) * BLOCK
 
-    def _track_floor(self, blocks: NDArray[np.float64], rise_db: float) -> None:
-        self._floor = min(self._floor + rise_db, float(blocks.min()))
+    def _track_floor(self, blocks: Sequence[float], rise_db: float) -> None:
+        self._floor = min(self._floor + rise_db, *blocks)
 
     def _end_of_speech(self, noticed: int) -> int:
         assert self.onset is not None

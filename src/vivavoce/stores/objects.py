@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class _OpenFile:
-    """A file that appends go to; `users` are the threads that work with it now."""
+    """A file that appends go to, and its length; `users` are the threads that work with it now."""
 
     descriptor: int
+    size: int
     users: int = 0
     turn: Lock = field(default_factory=Lock)
 
@@ -34,7 +35,7 @@ class LocalAudio:
     Every method raises `StoreError` for an id that is not a UUID in its usual spelling, and where the disk fails.
     """
 
-    def __init__(self, directory: Path, fsync: bool = False, *, open_files: int = 256) -> None:
+    def __init__(self, directory: Path, fsync: bool = False, *, open_files: int = 2048) -> None:
         self._directory = directory
         self._fsync = fsync
         self._limit = open_files
@@ -47,20 +48,20 @@ class LocalAudio:
 
     def append(self, session_id: str, data: bytes) -> None:
         """Write at the end of the session's file, all of it or none; the bytes survive the death of the process."""
-        with _failing_as("append audio"), self._appending(session_id) as descriptor:
+        with _failing_as("append audio"), self._appending(session_id) as file:
             torn = self._torn.get(session_id)
             if torn is not None:
-                self._cut(session_id, descriptor, torn)
-            before = os.fstat(descriptor).st_size
+                self._cut(session_id, file, torn)
             try:
-                _write(descriptor, data)
+                _write(file.descriptor, data)
                 if self._fsync:
-                    os.fsync(descriptor)
+                    os.fsync(file.descriptor)
             except BaseException:
-                self._torn[session_id] = before
+                self._torn[session_id] = file.size
                 with suppress(OSError):
-                    self._cut(session_id, descriptor, before)
+                    self._cut(session_id, file, file.size)
                 raise
+            file.size += len(data)
 
     def read(self, session_id: str, offset: int, size: int) -> bytes:
         """Give up to `size` bytes from `offset`; fewer at the end, none where there is no file."""
@@ -96,13 +97,17 @@ class LocalAudio:
         with _failing_as("cut audio"):
             if size >= self.size(session_id):
                 return
-            with self._appending(session_id) as descriptor:
-                self._cut(session_id, descriptor, min(size, self._torn.get(session_id, size)))
+            with self._appending(session_id) as file:
+                self._cut(session_id, file, min(size, self._torn.get(session_id, size)))
                 if self._fsync:
-                    os.fsync(descriptor)
+                    os.fsync(file.descriptor)
 
     def size(self, session_id: str) -> int:
         """Give the length of the file's whole chunks in bytes, 0 where there is none."""
+        file = self._open.get(session_id)
+        if file is not None:
+            # Known without asking the system, which under many sessions costs more than the answer.
+            return self._torn.get(session_id, file.size)
         with _failing_as("measure audio"):
             try:
                 size = self._path(session_id).stat().st_size
@@ -140,18 +145,18 @@ class LocalAudio:
         return self._directory / f"{session_id}.raw"
 
     @contextmanager
-    def _appending(self, session_id: str) -> Iterator[int]:
-        """Give a session's descriptor, to one thread at a time."""
-        path = self._path(session_id)
+    def _appending(self, session_id: str) -> Iterator[_OpenFile]:
+        """Give a session's file, to one thread at a time."""
         with self._lock:
             file = self._open.get(session_id)
             if file is None:
-                file = self._open[session_id] = _OpenFile(descriptor=self._create(path))
+                descriptor = self._create(self._path(session_id))
+                file = self._open[session_id] = _OpenFile(descriptor, os.fstat(descriptor).st_size)
             self._open.move_to_end(session_id)
             file.users += 1
         try:
             with file.turn:
-                yield file.descriptor
+                yield file
         finally:
             with self._lock:
                 file.users -= 1
@@ -176,8 +181,9 @@ class LocalAudio:
             for session_id in idle[:surplus]:
                 os.close(self._open.pop(session_id).descriptor)
 
-    def _cut(self, session_id: str, descriptor: int, size: int) -> None:
-        os.ftruncate(descriptor, size)
+    def _cut(self, session_id: str, file: _OpenFile, size: int) -> None:
+        os.ftruncate(file.descriptor, size)
+        file.size = size
         self._torn.pop(session_id, None)
 
 

@@ -24,6 +24,7 @@ from vivavoce.stores import findings as found
 from vivavoce.stores import outbox as owed
 from vivavoce.stores.database import READERS, empty_log, failing_as, make_engines, setup_failing
 from vivavoce.stores.migrations import upgrade
+from vivavoce.stores.progress import hold, note, slices
 from vivavoce.stores.schema import api_keys, controls, finals, findings, messages, outbox, progress, sessions, snapshots
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class SqlStore:
             if not custom_metadata:
                 return _records_of(connection, chosen.offset(offset).limit(limit))
             found = _matching_ids(connection, chosen, dict(custom_metadata), offset, limit)
-            parts = [_records_of(connection, ids) for ids in _slices(found)]
+            parts = [_records_of(connection, ids) for ids in slices(found)]
             return [record for part in parts for record in part]
 
         return await self._read("list sessions", read)
@@ -174,7 +175,7 @@ class SqlStore:
 
         def remove() -> bool:
             with self._writer.begin() as connection:
-                for some in _slices(session_ids):
+                for some in slices(session_ids):
                     connection.execute(delete(sessions).where(sessions.c.id.in_(some)))
             return empty_log(self._writer)
 
@@ -216,6 +217,7 @@ class SqlStore:
 
         def apply(connection: Connection) -> None:
             _lock_sessions(connection, writes)
+            note(connection, _changes(writes, _PROGRESS_COLUMNS))
             for statement, rows in _statements(writes):
                 connection.execute(statement, rows)
 
@@ -374,12 +376,6 @@ def contains_metadata(stored: Any, wanted: Any) -> bool:
     return isinstance(stored, bool) == isinstance(wanted, bool) and bool(stored == wanted)
 
 
-def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut ids into as many as one statement may name."""
-    for start in range(0, len(ids), _SCAN_ROWS):
-        yield ids[start : start + _SCAN_ROWS]
-
-
 def _records() -> Select[Any]:
     moving = [progress.c[name] for name in _PROGRESS_COLUMNS]
     return select(sessions, *moving).join(progress, progress.c.session_id == sessions.c.id)
@@ -424,10 +420,7 @@ def _matching_ids(
 
 def _lock_sessions(connection: Connection, writes: Sequence[Write]) -> None:
     """Hold the sessions' rows for the transaction, and check that they are there and still this process's."""
-    epochs: dict[str, int] = {}
-    for some in _slices(sorted({write.session_id for write in writes})):
-        query = select(sessions.c.id, sessions.c.epoch).where(sessions.c.id.in_(some)).order_by(sessions.c.id)
-        epochs |= {row.id: row.epoch for row in connection.execute(query.with_for_update())}
+    epochs = hold(connection, {write.session_id for write in writes})
     for write in writes:
         if write.session_id not in epochs:
             raise StoreError("cannot commit: there is no such session")
@@ -436,11 +429,9 @@ def _lock_sessions(connection: Connection, writes: Sequence[Write]) -> None:
 
 
 def _statements(writes: Sequence[Write]) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
-    """Give the statements of a commit, each with the rows of all sessions."""
+    """Give the statements of a commit but for the progress, each with the rows of all sessions."""
     for names, rows in _changes(writes, _SESSION_COLUMNS).items():
         yield update(sessions).where(sessions.c.id == bindparam("key")).values(_bound(names)), rows
-    for names, rows in _changes(writes, _PROGRESS_COLUMNS).items():
-        yield update(progress).where(progress.c.session_id == bindparam("key")).values(_bound(names)), rows
     if rows := [_message_row(write.session_id, message) for write in writes for message in write.messages]:
         yield insert(messages), rows
     if rows := [_final_row(write.session_id, final) for write in writes for final in write.finals]:

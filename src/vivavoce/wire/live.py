@@ -24,7 +24,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, assert_never
 
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from vivavoce.errors import MalformedMessage
 from vivavoce.events import (
@@ -57,7 +57,6 @@ MAX_MESSAGE_BYTES = 1_000_000
 
 _MAX_REASON_CHARS = 500
 _MAX_SHOWN_CHARS = 40
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class CloseCode(IntEnum):
@@ -342,9 +341,12 @@ def _shown(name: str) -> str:
 
 
 def _text(body: dict[str, Any]) -> str:
-    text = _ENCODER.encode(body)
-    # A lone surrogate can be written as JSON but not sent as UTF-8; a question mark in its place can.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    try:
+        return to_json(body).decode()
+    except PydanticSerializationError:
+        # A lone surrogate can be written as JSON but not sent as UTF-8; a question mark in its place can.
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(text: str) -> int:

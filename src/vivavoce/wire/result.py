@@ -50,7 +50,8 @@ _NOT_MADE = {
 
 def timestamp(at: datetime) -> str:
     """Give a moment as ISO 8601 in UTC, with milliseconds and `Z`."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    at = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def number(value: float) -> float:

@@ -1,0 +1,59 @@
+"""What every round of the journal does: hold the sessions it writes of, and note how far their audio has got.
+
+SQLite lets go of the interpreter at each row, and a busy event loop is slow to give it back. So there the rows of a
+round travel as one JSON value, in and out, however many sessions share it; other databases get a row each.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, select, text, update
+
+from vivavoce.stores.schema import progress, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+_MOST_VALUES = 500
+"""How many values a statement may carry by itself; databases differ in what they take."""
+
+_EPOCHS = text("SELECT json_group_object(id, epoch) FROM sessions WHERE id IN (SELECT value FROM json_each(:ids))")
+
+
+def hold(connection: Connection, ids: Iterable[str]) -> dict[str, int]:
+    """Hold the rows of sessions for the transaction, and give the epochs of those that are there."""
+    ordered = sorted(set(ids))
+    if connection.dialect.name == "sqlite":
+        # A transaction that writes has the database for itself.
+        found: dict[str, int] = json.loads(connection.execute(_EPOCHS, {"ids": json.dumps(ordered)}).scalar_one())
+        return found
+    epochs: dict[str, int] = {}
+    for some in slices(ordered):
+        query = select(sessions.c.id, sessions.c.epoch).where(sessions.c.id.in_(some)).order_by(sessions.c.id)
+        epochs |= {row.id: row.epoch for row in connection.execute(query.with_for_update())}
+    return epochs
+
+
+def note(connection: Connection, changes: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> None:
+    """Set the columns named by each key, in a row for each session, whose id is `key`."""
+    for names, rows in changes.items():
+        if connection.dialect.name == "sqlite":
+            # The names are our own columns'.
+            columns = ", ".join(f"{name} = json_extract(row.value, '$.{name}')" for name in names)
+            source = "json_each(:rows) AS row WHERE session_id = json_extract(row.value, '$.key')"
+            connection.execute(text(f"UPDATE progress SET {columns} FROM {source}"), {"rows": json.dumps(rows)})
+        else:
+            values = {name: bindparam(name) for name in names}
+            connection.execute(update(progress).where(progress.c.session_id == bindparam("key")).values(values), rows)
+
+
+def slices(values: Iterable[str]) -> Iterator[list[str]]:
+    """Give the values in pieces that every database takes."""
+    left = iter(values)
+    while some := list(islice(left, _MOST_VALUES)):
+        yield some
