@@ -104,10 +104,10 @@ async def test_what_is_remembered_is_bounded() -> None:
     for number in range(2 * REMEMBERED_ACKS):
         await intake.feed(piece(number))
         intake.acknowledged(number * PIECE)
-    assert len(intake._ack_ends) == REMEMBERED_ACKS
+    assert REMEMBERED_ACKS <= len(intake._ack_ends) < 2 * REMEMBERED_ACKS
     silent = make(Memory())
     await fill(silent, MOST_REMEMBERED_ACKS + 100)
-    assert len(silent._ack_ends) == MOST_REMEMBERED_ACKS
+    assert MOST_REMEMBERED_ACKS <= len(silent._ack_ends) < MOST_REMEMBERED_ACKS + REMEMBERED_ACKS
 
 
 async def test_a_crash_keeps_what_a_deaf_client_may_go_on_from() -> None:

@@ -97,6 +97,22 @@ def test_a_final_is_asked_for_before_it_is_due() -> None:
     assert kinds == ["SpeechStarted", "Ask", "SpeechEnded", "Settled"]
 
 
+def test_the_final_of_a_cut_is_asked_for_before_it_is_due() -> None:
+    """What is cut for its length was asked for while it was still spoken, once, and speech after it changes nothing."""
+    samples, speech = signal("." * 10 + "#" * 180)
+    track, asked, ended_at = channel(partial_every=None), list[tuple[int, Ask]](), 0
+    for i in range(len(speech)):
+        for step in track.feed(samples[i * FRAME : (i + 1) * FRAME], speech[i : i + 1]):
+            assert not isinstance(step, Withdraw)
+            if isinstance(step, Ask):
+                asked.append((i, step))
+            elif isinstance(step, SpeechEnded):
+                ended_at = i
+    ((at, ask),) = asked
+    assert ask.final
+    assert at < ended_at
+
+
 def test_clips_do_not_overlap() -> None:
     """A pre-roll never reaches back into the clip before."""
     steps = play(channel(), ("." * 9 + "#" * 20) * 3 + "." * 30)

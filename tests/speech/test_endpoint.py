@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.model import SAMPLE_RATE
 from vivavoce.speech.audio import FRAME
-from vivavoce.speech.endpoint import BACKDATE, BLOCKS, SHORTEST, Closed, Endpointer, Mark, Opened, Paused
+from vivavoce.speech.endpoint import (
+    BACKDATE,
+    BLOCKS,
+    FORESIGHT,
+    SHORTEST,
+    Closed,
+    Endpointer,
+    Foreseen,
+    Mark,
+    Opened,
+    Paused,
+)
 
 LOUD, QUIET = -20.0, -70.0
 SILENCE, MAXIMUM = SAMPLE_RATE // 4, 5 * SAMPLE_RATE
@@ -19,7 +29,7 @@ def run(frames: list[tuple[float, float]], *, silence: int = SILENCE, maximum: i
     endpointer = Endpointer(threshold=0.6, silence=silence, maximum=maximum)
     decided = []
     for probability, level in [(0.0, QUIET), *frames]:
-        marks = endpointer.step(probability, np.full(BLOCKS, level))
+        marks = endpointer.step(probability, [level] * BLOCKS)
         decided += [(endpointer.at, mark) for mark in marks]
     return decided + [(endpointer.at, mark) for mark in endpointer.cut()]
 
@@ -87,6 +97,16 @@ def test_a_long_segment_is_cut_at_its_quietest_moment() -> None:
     assert not second.forced
 
 
+def test_a_cut_is_foretold_where_nothing_quieter_follows() -> None:
+    """`Foreseen` comes before the cut is due, once, with the place where the segment is then cut."""
+    marks = run([(0.9, LOUD)] * 140 + [(0.9, LOUD - 12)] * 2 + [(0.9, LOUD)] * 40)
+    ((told_at, told),) = [(at, mark) for at, mark in marks if isinstance(mark, Foreseen)]
+    cut_at, cut = next((at, mark) for at, mark in marks if isinstance(mark, Closed))
+    assert cut.forced
+    assert told.end == cut.end
+    assert FORESIGHT - FRAME < cut_at - told_at <= FORESIGHT
+
+
 def test_steady_noise_does_not_hide_the_end() -> None:
     """Over a background that is only 15 dB quieter than speech the end of the signal is still found."""
     noisy = [(0.0, LOUD - 15)] * 40 + [(0.9, LOUD)] * 30 + [(0.9, LOUD - 15)] * 6 + [(0.0, LOUD - 15)] * 30
@@ -101,7 +121,8 @@ frames = st.lists(st.tuples(st.floats(0, 1), st.floats(-90, 0)), max_size=400)
 def test_segments_alternate_and_never_overlap(frames: list[tuple[float, float]], silence: int, seconds: int) -> None:
     """Every `Opened` has one `Closed` with its onset; segments are in order and no longer than allowed."""
     maximum = seconds * SAMPLE_RATE
-    marks = [mark for _, mark in run(frames, silence=silence, maximum=maximum) if not isinstance(mark, Paused)]
+    decided = run(frames, silence=silence, maximum=maximum)
+    marks = [mark for _, mark in decided if isinstance(mark, Opened | Closed)]
     assert len(marks) % 2 == 0
     before = 0
     for opened, end in zip(marks[::2], marks[1::2], strict=True):

@@ -102,9 +102,8 @@ class Journal:
         while True:
             await self._some.wait()
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._urgent.wait(), max(begun + max(ROUND_S, 2 * took_s) - time.monotonic(), 0.0)
-                )
+                pause_s = begun + max(ROUND_S, 2 * took_s) - time.monotonic()
+                await asyncio.wait_for(self._urgent.wait(), max(pause_s, 0.0))
             begun = time.monotonic()
             self._some.clear()
             self._urgent.clear()

@@ -8,8 +8,9 @@ An utterance's clip is `[onset - PREROLL, end of speech + TAIL)`, or to a forced
 clip before it. Asks for a final are made as soon as the endpointer tells a possible end of speech; if the segment then
 closes with the same clip, the answer is already there or on its way, otherwise it is withdrawn and the new clip asked
 for. So a final depends on its clip alone and never on which partials or guesses ran. While the segment is open, such an
-answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Finals
-leave in segment order; an utterance without words leaves none.
+answer serves as a partial; where speech goes on before it is there, it is not worth waiting for and withdrawn. Where a
+segment is about to be cut for its length, its final is asked for up to the place that is foreseen. Finals leave in
+segment order; an utterance without words leaves none.
 
 Such an answer is also what a hint at the end of a turn rests on, so hints cost nothing and change no final. A hint is
 given once, when it is answered and the silence is long enough, and withdrawn as soon as the final can be no other than
@@ -38,7 +39,7 @@ from numpy.typing import NDArray
 from vivavoce.events import Final, Partial, SpeechEnded, SpeechStarted, TurnContinued, TurnEndLikely
 from vivavoce.model import SAMPLE_RATE, Hypothesis, Samples, Utterance, Word
 from vivavoce.speech.audio import FRAME
-from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Opened, Paused, levels
+from vivavoce.speech.endpoint import TAIL, Closed, Endpointer, Foreseen, Mark, Opened, Paused, levels
 from vivavoce.speech.speakers import Speakers
 
 PREROLL = SAMPLE_RATE // 5
@@ -102,10 +103,11 @@ Step = Outcome | Ask | Withdraw
 
 @dataclass(slots=True, kw_only=True)
 class _Guess:
-    """An ask for a final, and its answer once there."""
+    """An ask for a final up to `stop`, and its answer once there; with `cut`, one in mid-speech, which goes on."""
 
     ask: Ask
     stop: int
+    cut: bool = False
     answer: Hypothesis | None = None
     answered: bool = False
     withdrawn: bool = False
@@ -242,7 +244,7 @@ class Channel:
         current = self._segment.guess if self._segment else None
         return [*self._closed, current] if current else [*self._closed]
 
-    def _on_mark(self, mark: Opened | Paused | Closed) -> list[Step]:
+    def _on_mark(self, mark: Mark) -> list[Step]:
         match mark:
             case Opened(onset=onset):
                 start = max(onset - PREROLL, self._free_from, self._kept_from)
@@ -251,6 +253,8 @@ class Channel:
                 return [SpeechStarted(channel=self._index, at_s=onset / SAMPLE_RATE)]
             case Paused(end=end):
                 return self._ask_final(end + TAIL)
+            case Foreseen(end=end):
+                return self._ask_final(end, cut=True)
             case Closed():
                 return self._on_closed(mark)
 
@@ -272,7 +276,7 @@ class Channel:
         self._partials.clear()
         return [*steps, SpeechEnded(channel=self._index, at_s=mark.end / SAMPLE_RATE), *self._settle()]
 
-    def _ask_final(self, stop: int) -> list[Step]:
+    def _ask_final(self, stop: int, *, cut: bool = False) -> list[Step]:
         """Ask for the open segment's final up to `stop`, unless that very clip was asked for."""
         segment = self._segment
         assert segment is not None
@@ -282,14 +286,17 @@ class Channel:
                 return []
             steps += self._withdraw(segment.guess)
         ask = self._ask(stop, final=True)
-        segment.guess = _Guess(ask=ask, stop=stop)
-        segment.asked_to = stop
+        segment.guess = _Guess(ask=ask, stop=stop, cut=cut)
+        if not cut:
+            segment.asked_to = stop
         return [*steps, ask]
 
     def _withdraw_guess(self) -> list[Step]:
         """Withdraw the guess at a final once there is speech behind it."""
         guess = self._segment.guess if self._segment else None
-        return self._withdraw(guess) if guess and self._endpointer.last_loud > guess.stop else []
+        if guess is None or guess.cut or self._endpointer.last_loud <= guess.stop:
+            return []
+        return self._withdraw(guess)
 
     def _withdraw(self, guess: _Guess) -> list[Step]:
         if guess.hinted:
@@ -303,7 +310,7 @@ class Channel:
     def _hint(self) -> list[Outcome]:
         """Say that a turn is likely to be over, once, when it is silent for long enough and known what was said."""
         guess = self._segment.guess if self._segment else None
-        if guess is None or guess.hinted or guess.answer is None or not guess.answer.words:
+        if guess is None or guess.cut or guess.hinted or guess.answer is None or not guess.answer.words:
             return []
         end = guess.stop - TAIL
         silence = self._endpointer.at - end

@@ -14,7 +14,8 @@ over the background (the lowest recent level). Silence counts from there, so the
 A segment is announced (`Opened`) once its loud part is `SHORTEST` long and comes to nothing if it never is. `Paused`
 tells an end of speech before it is certain, as soon as `TAIL` of quiet has followed it, so that the final can be
 decoded before it is due. A segment as long as `maximum` is cut at its quietest moment near the end, and the next one
-starts there. Every `Opened` is followed by exactly one `Closed`.
+starts there; `Foreseen` tells shortly before where that will most likely be. Every `Opened` is followed by exactly one
+`Closed`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ FLOOR_RISE_IDLE_DB = 2.0
 
 CUT_WINDOW = SAMPLE_RATE * 2
 CUT_SMOOTHING = 5
+FORESIGHT = SAMPLE_RATE * 3 // 10
+"""How long before a cut in mid-speech its place is foretold; it holds unless somewhere still to come is quieter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,13 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """The open segment will be cut in mid-speech, at sample `end` if nothing quieter comes."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
     """The open segment is over; `forced` if it was cut in mid-speech."""
 
@@ -70,7 +80,7 @@ class Closed:
     forced: bool
 
 
-Mark = Opened | Paused | Closed
+Mark = Opened | Paused | Foreseen | Closed
 
 
 def levels(frames: NDArray[np.float32]) -> list[list[float]]:
@@ -91,11 +101,13 @@ class Endpointer:
         self._leave = max(threshold - HYSTERESIS, 0.01)
         self._silence = max(silence, TAIL)
         self._maximum = maximum
+        self._foresight = min(FORESIGHT, maximum // 4)
         self.at = 0
         self.onset: int | None = None
         self.open = False
         self._pause: int | None = None
         self._told: int | None = None
+        self._foretold = False
         self._last_loud = 0
         self._peak = -100.0
         self._floor = 0.0
@@ -116,7 +128,7 @@ class Endpointer:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from where `save` was called, which must not be while a segment is open."""
         self.at, self.onset = saved["at"], saved["onset"]
-        self.open, self._pause, self._told = False, saved["pause"], None
+        self.open, self._pause, self._told, self._foretold = False, saved["pause"], None, False
         self._last_loud, self._peak, self._floor = saved["last_loud"], saved["peak"], saved["floor"]
         self._recent.clear()
         self._recent.extend(saved["recent"])
@@ -151,6 +163,7 @@ class Endpointer:
     def _begin(self, onset: int) -> None:
         self.onset = self._last_loud = onset
         self._pause = self._told = None
+        self._foretold = False
         self._peak = -100.0
         self._recent.clear()
 
@@ -188,7 +201,16 @@ class Endpointer:
         if self.open and end != self._told and self.at - end >= TAIL:
             self._told = end
             marks.append(Paused(end=end))
+        elif self.open and self._pause is None and not self._foretold and self._to_cut <= self._foresight:
+            self._foretold = True
+            marks.append(Foreseen(end=self._quietest()))
         return marks
+
+    @property
+    def _to_cut(self) -> int:
+        """How many samples are left before the segment is cut."""
+        assert self.onset is not None
+        return -(-(self.onset + self._maximum - self.at) // FRAME) * FRAME
 
     def _close(self, end: int, *, forced: bool) -> list[Mark]:
         assert self.onset is not None
@@ -199,14 +221,18 @@ class Endpointer:
     def _split(self) -> list[Mark]:
         """Cut in mid-speech at the quietest moment near the end; the next segment starts there."""
         assert self.onset is not None
-        window = min(CUT_WINDOW, self._maximum // 2) // BLOCK
-        recent = np.array(self._recent)[-window - CUT_SMOOTHING + 1 :]
-        smooth = np.convolve(recent, np.full(CUT_SMOOTHING, 1 / CUT_SMOOTHING), "valid")
-        quietest = len(smooth) - int(np.argmin(smooth[::-1]))
-        cut = self.at - (len(smooth) - quietest + CUT_SMOOTHING // 2) * BLOCK
+        cut = self._quietest()
         peak = self._peak
         last_loud = max(self._last_loud, cut)
         marks = self._close(cut, forced=True)
         self._begin(cut)
         self._peak, self._last_loud = peak, last_loud
         return marks
+
+    def _quietest(self) -> int:
+        """Give the middle of the quietest moment so far in the window that will be looked at when the cut is due."""
+        window = (min(CUT_WINDOW, self._maximum // 2) - max(self._to_cut, 0)) // BLOCK
+        recent = np.array(self._recent)[-window - CUT_SMOOTHING + 1 :]
+        smooth = np.convolve(recent, np.full(CUT_SMOOTHING, 1 / CUT_SMOOTHING), "valid")
+        quietest = len(smooth) - int(np.argmin(smooth[::-1]))
+        return self.at - (len(smooth) - quietest + CUT_SMOOTHING // 2) * BLOCK

@@ -10,8 +10,9 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
 
+from vivavoce.errors import StoreError
 from vivavoce.stores.schema import progress, sessions
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_VALUES = 500
 """How many values a statement may carry by itself; databases differ in what they take."""
+
+_LARGEST = 2**63 - 1
 
 _EPOCHS = text("SELECT json_group_object(id, epoch) FROM sessions WHERE id IN (SELECT value FROM json_each(:ids))")
 
@@ -43,13 +46,20 @@ def note(connection: Connection, changes: Mapping[tuple[str, ...], Sequence[Mapp
     """Set the columns named by each key, in a row for each session, whose id is `key`."""
     for names, rows in changes.items():
         if connection.dialect.name == "sqlite":
-            # The names are our own columns'.
-            columns = ", ".join(f"{name} = json_extract(row.value, '$.{name}')" for name in names)
-            source = "json_each(:rows) AS row WHERE session_id = json_extract(row.value, '$.key')"
-            connection.execute(text(f"UPDATE progress SET {columns} FROM {source}"), {"rows": json.dumps(rows)})
+            _note_together(connection, names, rows)
         else:
-            values = {name: bindparam(name) for name in names}
-            connection.execute(update(progress).where(progress.c.session_id == bindparam("key")).values(values), rows)
+            bound: dict[str, Any] = {name: bindparam(name) for name in names}
+            connection.execute(update(progress).where(progress.c.session_id == bindparam("key")).values(bound), rows)
+
+
+def _note_together(connection: Connection, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    if any(isinstance(value, int) and value > _LARGEST for row in rows for value in row.values()):
+        # As JSON it would become a number with a point.
+        raise StoreError("cannot commit: a number is too large for the database")
+    row = func.json_each(bindparam("rows", json.dumps(rows))).table_valued("value", name="row")
+    values = {name: func.json_extract(row.c.value, f"$.{name}") for name in names}
+    own = progress.c.session_id == func.json_extract(row.c.value, "$.key")
+    connection.execute(update(progress).where(own).values(values))
 
 
 def slices(values: Iterable[str]) -> Iterator[list[str]]:
