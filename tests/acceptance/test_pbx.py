@@ -9,16 +9,17 @@ import asyncio
 import json
 import re
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from calls import PATIENCE_S, assert_heard_as_directly, heard_in, session_of
-from live import pieces
+from live import Json, pieces
 from server import Server, run_cli, serving
 from sound import g711, interleave, pcm, recording_at
 from vivavoce.bench.words import words
@@ -26,6 +27,9 @@ from vivavoce.bench.words import words
 HANG_UP = b"\x00\x00\x00"
 AT_8K = recording_at("two_cities", 8000)[: 8 * 8000]
 AT_16K = recording_at("two_cities", 16000)[: 8 * 16000]
+BEST, WORST = (recording_at("two_cities", 8000)[round(8000 * a) : round(8000 * b)] for a, b in ((1.0, 2.7), (2.7, 4.9)))
+AWAY_S = 0.6
+"""For so long a leg is away at least, beyond what it was ahead of the clock."""
 OTHER_16K = recording_at("beckett", 16000)
 
 
@@ -131,6 +135,11 @@ async def test_a_rate_that_changes_ends_the_call_and_keeps_what_was_heard(pbx):
 MEDIA_START = "MEDIA_START connection_id:vivavoce channel:WebSocket/vivavoce/0x{0} channel_id:{0} format:ulaw ptime:20"
 
 
+def words_of(shown: Json) -> list[Json]:
+    """Give the words of a finished session, in order."""
+    return [word for said in shown["result"]["transcription"]["utterances"] for word in said["words"]]
+
+
 def ws(server: Server, path: str, **options):
     return connect(server.url.replace("http", "ws") + path, proxy=None, **options)
 
@@ -206,6 +215,60 @@ async def test_a_freeswitch_call_in_stereo_that_the_url_describes(pbx):
     shown = await session_of(pbx, "call", call)
     assert shown["file"]["number_of_channels"] == 2
     await assert_heard_as_directly(pbx, shown, audio, encoding="wav/pcm", sample_rate=16000, channels=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "opening", "law"),
+    [
+        ("/bridges/freeswitch?call={0}", "call", None, None),
+        ("/bridges/freeswitch", "call", '{{"uuid": "{0}"}}', None),
+        ("/bridges/asterisk", "channel_id", MEDIA_START, "mulaw"),
+    ],
+    ids=["FreeSWITCH by its query", "FreeSWITCH by its metadata", "Asterisk by its channel"],
+)
+async def test_a_media_socket_that_is_lost_comes_back_on_the_clock_of_its_call(pbx, path, name, opening, law):
+    """The leg's name finds its session; what was away is silence, to the sample, and the words after it are later."""
+    call = str(uuid4())
+    before, after = (g711(part, law) if law else pcm(part) for part in (BEST, WORST))
+    silent, bytes_per_s = (b"\xff", 8000) if law else (b"\0\0", 16_000)
+
+    @asynccontextmanager
+    async def leg() -> AsyncIterator[ClientConnection]:
+        async with ws(pbx, path.format(call)) as socket:
+            if opening:
+                await socket.send(opening.format(call))
+            yield socket
+
+    async with leg() as socket:
+        begun = time.monotonic()
+        for piece in pieces(before, bytes_per_s // 50):
+            await socket.send(piece)
+        session = (await session_of(pbx, name, call, "processing"))["id"]
+        known = time.monotonic()
+        await (await socket.ping())
+        socket.transport.abort()
+    async with asyncio.timeout(PATIENCE_S):
+        while not any("how=lost" in line and session in line for line in pbx.log.splitlines()):
+            await asyncio.sleep(0.05)
+        while time.monotonic() < begun + len(before) / bytes_per_s + AWAY_S:
+            await asyncio.sleep(0.05)
+    back = time.monotonic()
+    async with leg() as socket:
+        for piece in pieces(after, bytes_per_s // 50):
+            await socket.send(piece)
+    shown = await session_of(pbx, name, call)
+    over = time.monotonic()
+
+    assert shown["id"] == session
+    _, found, rest = pbx.file(session).partition(before)
+    assert found
+    assert rest.endswith(after)
+    away = rest.removesuffix(after)
+    assert away == silent * (len(away) // len(silent))
+    returned_s = (len(before) + len(away)) / bytes_per_s
+    assert back - known - 0.01 <= returned_s <= over - begun
+    heard = {word["word"].strip(" ,.").lower(): word["start"] for word in words_of(shown)}
+    assert heard["best"] < len(before) / bytes_per_s < returned_s < heard["worst"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from struct import pack
 
 import pytest
-from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_auth
+from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_auth, transaction
 
 from legs import Calls
 from vivavoce.bridges.sip import SipDoor
@@ -306,6 +306,42 @@ async def test_a_session_that_ends_first_says_goodbye_until_that_is_heard():
         await asyncio.get_running_loop().sock_sendto(phone.socket, ok.encode(), phone.to)
         await until(lambda: not door._port._repeats)
         assert door._uas.active_calls == {}
+
+
+async def test_an_answer_that_is_never_acknowledged_ends_the_call(monkeypatch):
+    """The session is stopped, place and port are free for the next call, and a caller who still hears is told."""
+    monkeypatch.setattr(transaction, "T1", 0.05)
+    monkeypatch.setattr(transaction, "TIMER_H", 0.4)
+    calls = Calls()
+    async with ringing(calls, sip_calls=1, sip_timeout=600) as (door, phone):
+        await phone.say("INVITE", 1, body=OFFER)
+        answer, again = await phone.hear(), await phone.hear()
+        assert (status(answer), again) == (200, answer)
+        port = int(re.search(r"m=audio (\d+) ", answer)[1])
+        assert not can_be_bound(port)
+        await asyncio.wait_for(calls.legs[0].dropped.wait(), 20)
+        assert calls.legs[0].hung_up
+        await until(lambda: can_be_bound(port))
+        assert door._lines == door._callers == door._uas.active_calls == {}
+        while not (bye := await phone.hear()).startswith("BYE "):
+            assert bye == answer
+        assert f";tag={phone.tag}" in bye
+        phone.tag = ""
+        await phone.say("INVITE", 1, body=OFFER, call="two")
+        while "Call-ID: two" not in (answer := await phone.hear()):
+            pass  # BYE again
+        assert status(answer) == 200
+    assert [call.id for call in calls.calls] == ["one", "two"]
+
+
+def can_be_bound(port):
+    """Tell whether a UDP port of this machine is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        try:
+            opened.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 async def test_the_server_going_down_hangs_up():

@@ -7,8 +7,8 @@ messages or its SDP name, and goes through the same jitter buffer as plain RTP.
 
 A new call must come with the password of one of `sip_users`, or from an address in `bridge_allow`, or from this machine
 while neither users nor keys exist. The session ends with the call: at BYE, when no audio has come for `sip_timeout`
-(unless the call is on hold), or when 200 OK is never acknowledged. If the session ends first, the server says BYE. A
-call cannot outlive the server; its session is stopped with it.
+(unless the call is on hold), or when 200 OK is never acknowledged. If the caller did not end the call, the server says
+BYE. A call cannot outlive the server; its session is stopped with it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SipDoor:
         uas = SipUAS(port, user_agent=f"vivavoce/{__version__}")
         uas.on_invite, uas.on_reinvite, uas.on_update = self._on_invite, self._on_reinvite, self._on_update
         uas.on_bye = lambda call, _: self._on_over(call)
-        uas.on_ack_timeout = self._on_over
+        uas.on_ack_timeout = self._on_unacknowledged
         try:
             await uas.start()
         except OSError as error:
@@ -176,6 +176,11 @@ class SipDoor:
     def _on_over(self, call: IncomingCall) -> None:
         if line := self._lines.get(call.call_id):
             line.media.finish()
+
+    def _on_unacknowledged(self, call: IncomingCall) -> None:
+        # The caller may hear us although we do not hear him, so he is told (RFC 3261, 13.3.1.4).
+        call.dialog.state = DialogState.CONFIRMED
+        self._on_over(call)
 
     async def _serve(self, line: _Line, caller: Caller) -> None:
         call, leg = line.call, None
