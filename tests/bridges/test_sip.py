@@ -9,67 +9,17 @@ from contextlib import asynccontextmanager
 from struct import pack
 
 import pytest
-from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_auth, transaction
+import structlog
+from aiosipua import transaction
 
 from legs import Calls
+from phone import OFFER, Phone, authorization, status
 from vivavoce.bridges.sip import SipDoor
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
 
 PACKET = 160
-OFFER = (
-    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    "m=audio 45000 RTP/AVP 9 8 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
-)
-
-
-class Phone:
-    """A telephone on a socket of its own that sends what the test says and keeps what it gets."""
-
-    def __init__(self, door):
-        self.to = door._port.local_addr
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.setblocking(False)
-        self.number = self.socket.getsockname()[1]
-        self.tag = ""
-
-    def message(self, method, sequence, *, body="", branch=None, call="one", headers=()):
-        lines = [
-            f"{method} sip:desk@127.0.0.1 SIP/2.0",
-            f"Via: SIP/2.0/UDP 10.9.8.7:{self.number};branch=z9hG4bK{branch or f'{method}{sequence}{call}'};rport",
-            "From: <sip:alice@example.net>;tag=a1",
-            f"To: <sip:desk@example.net>{f';tag={self.tag}' if self.tag else ''}",
-            f"Call-ID: {call}",
-            f"CSeq: {sequence} {method}",
-            f"Contact: <sip:alice@127.0.0.1:{self.number}>",
-            "Max-Forwards: 70",
-            *headers,
-            *(["Content-Type: application/sdp"] if body else []),
-            f"Content-Length: {len(body)}",
-        ]
-        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
-
-    async def say(self, *message, **options):
-        await asyncio.get_running_loop().sock_sendto(self.socket, self.message(*message, **options), self.to)
-
-    async def hear(self):
-        """Give the next message, a provisional one aside."""
-        while True:
-            async with asyncio.timeout(20):
-                text = (await asyncio.get_running_loop().sock_recv(self.socket, 9000)).decode()
-            if not text.startswith("SIP/2.0 100"):
-                if text.startswith("SIP/2.0 200") and (tag := re.search(r"^To:.*tag=(\w+)", text, re.MULTILINE)):
-                    self.tag = tag[1]
-                return text
-
-    async def call(self, **options):
-        """Call and acknowledge; give the answer."""
-        await self.say("INVITE", 1, body=OFFER, **options)
-        answer = await self.hear()
-        await self.say("ACK", 1, branch="ack")
-        return answer
 
 
 @asynccontextmanager
@@ -77,23 +27,12 @@ async def ringing(calls, **settings):
     """Give an open door and a telephone."""
     door = SipDoor(calls, load_settings(sip_listen="127.0.0.1:0", **settings))
     await door.open()
-    phone = Phone(door)
+    phone = Phone(door._port.local_addr)
     try:
         yield door, phone
     finally:
         await door.close()
         phone.socket.close()
-
-
-def status(message):
-    return int(message.split()[1])
-
-
-def authorization(answer, password, call="one", method="INVITE"):
-    """Give the header that answers a challenge as a telephone does."""
-    challenge = parse_auth(re.search(r"^WWW-Authenticate: (.*)\r$", answer, re.MULTILINE)[1])
-    proof = build_credentials(SipDigestAuth("alice", password), challenge, method, "sip:desk@127.0.0.1")
-    return f"Authorization: {stringify_auth(proof)}"
 
 
 async def until(true):
@@ -284,6 +223,22 @@ async def test_a_password_opens_the_door_and_a_wrong_one_does_not():
         calls.error = None
         assert status(await phone.call(branch="x2", headers=[right])) == 200
     assert [call.id for call in calls.calls] == ["one"]
+
+
+async def test_wrong_passwords_are_logged_now_and_then_and_who_was_not_asked_yet_is_not(monkeypatch):
+    """A telephone that sends none at first has done nothing wrong."""
+    monkeypatch.setattr("vivavoce.bridges.sip.LOG_EVERY_S", 600)
+    with structlog.testing.capture_logs() as lines:
+        async with ringing(Calls(), sip_users="alice:secret") as (door, phone):
+            lines.clear()
+            await phone.say("INVITE", 1, body=OFFER, branch="x1")
+            asked = await phone.hear()
+            assert lines == []
+            for number in range(5):
+                header = authorization(asked, f"guess{number}")
+                await phone.say("INVITE", 2, body=OFFER, branch=f"g{number}", headers=[header])
+            await until(lambda: len(door._port._seen) == 6 and not door._port._tasks)
+    assert lines == [{"event": "SIP call refused", "log_level": "info", "source": "127.0.0.1", "status": 401}]
 
 
 async def test_an_allowed_address_needs_no_password():

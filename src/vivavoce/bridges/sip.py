@@ -58,6 +58,9 @@ PARAMETER_HEADER = "x-vivavoce-"
 MAX_NAME_CHARS = 256
 """Of an address or a Call-ID, what is kept as metadata, which has a bound of its own."""
 
+LOG_EVERY_S = 1.0
+"""Callers who are turned away are logged no more often than this, so that a flood of them is no flood of lines."""
+
 _PORT_TRIES = 50
 _NOT_SENDING = {"recvonly", "inactive"}
 
@@ -78,6 +81,7 @@ class SipDoor:
         """Of calls that are on their way to the user agent, by Call-ID."""
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._logged_at = float("-inf")
 
     async def open(self) -> None:
         """Listen on `sip_listen`, if it is set."""
@@ -126,16 +130,18 @@ class SipDoor:
         now = asyncio.get_running_loop().time()
         proven = self._digest is not None and self._digest.is_answered(request, now)
         if self._digest is not None and not proven and not is_in(addr[0], self._settings.bridge_allow):
+            if request.get_header("authorization"):
+                self._count_refusal(addr, 401)
             self._port.refuse(request, 401, "Unauthorized", WWW_Authenticate=self._digest.challenge(request, now))
             return False
         self._callers[call_id] = None  # the place is taken while we ask
         try:
             self._callers[call_id] = await self._calls.admit_peer(addr[0], signed=proven)
         except NotAllowed:
-            metrics.CALLS.labels(NAME, "refused").inc()
+            self._count_refusal(addr, 403)
             self._port.refuse(request, 403, "Forbidden")
         except CapacityError:
-            metrics.CALLS.labels(NAME, "refused").inc()
+            self._count_refusal(addr, 486)
             self._port.refuse(request, 486, "Busy Here")
         finally:
             if self._callers[call_id] is None:
@@ -143,6 +149,13 @@ class SipDoor:
         # The user agent gets the call next, or cannot read it; either way the place is free then.
         asyncio.get_running_loop().call_soon(self._callers.pop, call_id, None)
         return call_id in self._callers
+
+    def _count_refusal(self, addr: Address, status: int) -> None:
+        metrics.CALLS.labels(NAME, "refused").inc()
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            log.info("SIP call refused", source=addr[0], status=status)
 
     def _on_invite(self, call: IncomingCall) -> None:
         caller = self._callers.pop(call.call_id)
