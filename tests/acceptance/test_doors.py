@@ -221,7 +221,7 @@ WEB: dict[str, Callable[[House], Web]] = {
 @asynccontextmanager
 async def knocking(house: House, path: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
     """Open a socket for the block."""
-    async with connect(house.address(path), proxy=None, additional_headers=headers, open_timeout=20) as opened:
+    async with connect(house.address(path), proxy=None, additional_headers=headers, max_queue=None) as opened:
         yield opened
 
 
@@ -242,12 +242,16 @@ async def speak(socket: ClientConnection, frames: Frames) -> None:
 
 
 async def web_mistakes(house: House, web: Web) -> None:
-    """Pretend to be another, begin with nonsense, break off, and flood."""
+    """Pretend to be another, ask for what there is not, begin with nonsense, break off, and flood."""
     path, headers, first = web.forged
     with suppress(InvalidHandshake):
         async with knocking(house, path, headers) as pretender:
             await speak(pretender, [first])
             assert await closed(pretender) in {1008, 4401}
+    wanted = f"{web.path}?endpointing={WRITTEN}&language={WRITTEN}&metadata={WRITTEN}"
+    with suppress(InvalidHandshake):  # where the address is signed too
+        async with knocking(house, wanted, web.headers) as asking:
+            await speak(asking, web.frames[:3])
     for first in (web.junk[0], b"\0" + WRITTEN.encode()):
         async with knocking(house, web.path, web.headers) as muddled:
             await speak(muddled, [first])
@@ -278,12 +282,12 @@ def rtp_packets(kind: int = 0) -> list[bytes]:
 
 
 async def play(packets: Sequence[bytes], to: tuple[str, int], source: str) -> None:
-    """Send packets from an address, five times as fast as they are spoken, and the goodbye of RTCP."""
+    """Send packets from an address, ten times as fast as they are spoken, and the goodbye of RTCP."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))
         for packet in packets:
             sender.sendto(packet, to)
-            await asyncio.sleep(0.004)
+            await asyncio.sleep(0.002)
         sender.sendto(struct.pack("!BBHI", 0x81, 203, 1, 1), to)
 
 

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -217,17 +218,19 @@ async def test_a_freeswitch_call_in_stereo_that_the_url_describes(pbx):
     await assert_heard_as_directly(pbx, shown, audio, encoding="wav/pcm", sample_rate=16000, channels=2)
 
 
-@pytest.mark.parametrize(
-    ("path", "name", "opening", "law"),
-    [
-        ("/bridges/freeswitch?call={0}", "call", None, None),
-        ("/bridges/freeswitch", "call", '{{"uuid": "{0}"}}', None),
-        ("/bridges/asterisk", "channel_id", MEDIA_START, "mulaw"),
-    ],
-    ids=["FreeSWITCH by its query", "FreeSWITCH by its metadata", "Asterisk by its channel"],
-)
-async def test_a_media_socket_that_is_lost_comes_back_on_the_clock_of_its_call(pbx, path, name, opening, law):
-    """The leg's name finds its session; what was away is silence, to the sample, and the words after it are later."""
+async def test_media_sockets_that_are_lost_come_back_on_the_clock_of_their_calls(pbx):
+    """By the name in the query, in FreeSWITCH's metadata, or on Asterisk's next channel, whose own name is another."""
+    await asyncio.gather(
+        lost_and_back(pbx, "/bridges/freeswitch?call={0}", "call", None, None),
+        lost_and_back(pbx, "/bridges/freeswitch", "call", '{{"uuid": "{0}"}}', None),
+        lost_and_back(
+            pbx, "/bridges/asterisk?call={0}&metadata.leg={0}", "leg", MEDIA_START.replace("{0}", "{1}"), "mulaw"
+        ),
+    )
+
+
+async def lost_and_back(pbx: Server, path: str, name: str, opening: str | None, law: Literal["mulaw"] | None) -> None:
+    """Check that one session has both parts of a call: what was away is silence, to the sample, and words are later."""
     call = str(uuid4())
     before, after = (g711(part, law) if law else pcm(part) for part in (BEST, WORST))
     silent, bytes_per_s = (b"\xff", 8000) if law else (b"\0\0", 16_000)
@@ -236,7 +239,7 @@ async def test_a_media_socket_that_is_lost_comes_back_on_the_clock_of_its_call(p
     async def leg() -> AsyncIterator[ClientConnection]:
         async with ws(pbx, path.format(call)) as socket:
             if opening:
-                await socket.send(opening.format(call))
+                await socket.send(opening.format(call, uuid4()))
             yield socket
 
     async with leg() as socket:

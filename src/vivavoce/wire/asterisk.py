@@ -79,7 +79,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A text frame that is no control message, or one that cannot be followed; `reason` holds nothing of its text."""
+    """A text frame that is no control message, or one that cannot be followed.
+
+    `reason` holds nothing of its text but the beginning of a format's name.
+    """
 
     reason: str
 
