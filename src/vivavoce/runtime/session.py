@@ -634,9 +634,13 @@ class Session:
         seconds = self._seconds
         accepted = AudioAccepted(start_byte=start, stop_byte=stop, start_s=seconds(start), stop_s=seconds(stop))
         self._say(accepted)
-        # A muted line is heard a second at a time, or with what comes after it.
+        # A muted line is heard a second at a time, or with what comes after it; after a stop nothing comes.
         unheard_s = self._options.audio.duration_s(stop - self._heard)
-        if unheard_s >= HEARD_AT_ONCE_S or not self._listener.is_muted(self._intake.latest(start, stop - start)):
+        if (
+            self._stopped
+            or unheard_s >= HEARD_AT_ONCE_S
+            or not self._listener.is_muted(self._intake.latest(start, stop - start))
+        ):
             self._wake.set()
 
     def _on_lost(self, error: StoreError) -> None:
