@@ -10,9 +10,11 @@ from struct import pack
 
 import pytest
 from aiosipua import SipDigestAuth, build_credentials, parse_auth, stringify_auth
+from aiosipua.message import SipRequest
 
 from legs import Calls
 from vivavoce.bridges.sip import SipDoor
+from vivavoce.bridges.sip_digest import NONCE_S, Digest
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
@@ -284,6 +286,24 @@ async def test_a_password_opens_the_door_and_a_wrong_one_does_not():
         calls.error = None
         assert status(await phone.call(branch="x2", headers=[right])) == 200
     assert [call.id for call in calls.calls] == ["one"]
+
+
+def test_an_answer_is_good_for_its_call_its_address_and_a_minute():
+    """Overheard, it opens nothing for anybody elsewhere, and nothing later."""
+    digest = Digest({"alice": "secret"})
+    asked = SipRequest(method="INVITE", uri="sip:desk@127.0.0.1")
+    asked.headers.append("Call-ID", "one")
+    header = authorization(f"WWW-Authenticate: {digest.challenge(asked, '192.0.2.1', 100.0)}\r\n", "secret")
+    for call, source, at, good in [
+        ("one", "192.0.2.1", 101.0, True),
+        ("one", "192.0.2.2", 101.0, False),
+        ("two", "192.0.2.1", 101.0, False),
+        ("one", "192.0.2.1", 100.0 + NONCE_S, False),
+    ]:
+        answered = SipRequest(method="INVITE", uri="sip:desk@127.0.0.1")
+        answered.headers.append("Call-ID", call)
+        answered.headers.append("Authorization", header.removeprefix("Authorization: "))
+        assert digest.is_answered(answered, source, at) is good
 
 
 async def test_an_allowed_address_needs_no_password():
