@@ -71,8 +71,9 @@ class Recognizer:
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse who has no key, and who is one too many."""
         if self._key is not None:
-            shown = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(shown.encode(), self._key.get_secret_value().encode()):
+            scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(shown.strip().encode(), self._key.get_secret_value().encode())
+            if scheme.lower() != "bearer" or not right:
                 log.warning("a server was refused: wrong key")
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "the key is missing or wrong\n")
         if self._connections >= MAX_CONNECTIONS:

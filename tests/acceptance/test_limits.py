@@ -199,10 +199,20 @@ async def test_a_frame_beyond_the_limit_closes_the_socket_and_not_the_session(se
             await socket.send(b"\0" * (34 << 20))
         assert await socket.ended() == 1009
     async with connected(opened) as again:
-        await again.send(b"\0" * 3200)
-        await again.acked_up_to(3200)
+        await again.send(b"\0" * (1 << 20))  # as long a first message as one that comes back has
+        await again.acked_up_to(1 << 20)
         await again.send(STOP)
         assert await again.ended() == 1000
+
+
+@pytest.mark.parametrize("path", ["audio/stream", "audio/text/audio-transcription", "bridges/freeswitch"])
+async def test_doors_that_find_the_key_in_the_first_message_take_no_long_one(server, path):
+    """What a stranger sends is not kept: a megabyte ends the connection, where the live socket takes 33."""
+    async with connect(f"ws{server.url.removeprefix('http')}/{path}", proxy=None) as client:
+        with suppress(ConnectionClosed):
+            await client.send(b"\0" * (1 << 20))
+        await client.wait_closed()
+        assert client.close_code == 1009
 
 
 def test_a_full_data_directory_and_a_stop_are_told_to_who_asks(tmp_path: Path):

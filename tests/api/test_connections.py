@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from vivavoce.api import connections
-from vivavoce.api.connections import RECEIPTS, HttpConnection, SocketConnection
+from vivavoce.api.connections import ANY_FIRST, MAX_FIRST_BYTES, RECEIPTS, HttpConnection, SocketConnection
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -323,6 +325,105 @@ def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
     """Write a client's frame; a mask of zeros leaves the payload as it is."""
     assert len(payload) < 126
     return bytes([opcode | (0x80 if final else 0), 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+class Door:
+    """An application that admits a peer, or refuses it, by its first message."""
+
+    def __init__(self, *, knows: bool = False) -> None:
+        self.knows, self.admits = knows, asyncio.Event()
+        self.sizes: asyncio.Queue[int | None] = asyncio.Queue()
+        self.refuses = False
+
+    async def app(self, scope, receive, send) -> None:
+        await receive()
+        if self.knows:
+            scope["extensions"][ANY_FIRST]["lift"]()
+        await send({"type": "websocket.accept"})
+        while True:
+            message = await receive()
+            self.sizes.put_nowait(len(message["bytes"]) if message["type"] == "websocket.receive" else None)
+            if message["type"] == "websocket.disconnect":
+                return
+            await self.admits.wait()
+            if self.refuses:
+                await send({"type": "websocket.close", "code": 4401})
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[ClientConnection]:
+        """Give a client whose connection is the only one."""
+        options = {"interface": "asgi3", "ws_ping_interval": None, "ws_max_size": 4 * len(LARGE)}
+        async with serving(self.app, **options) as self.served:
+            url = f"ws://127.0.0.1:{self.served.port}"
+            async with connect(url, proxy=None, ping_interval=None, compression=None, max_size=None) as client:
+                yield client
+
+    async def size(self) -> int | None:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.sizes.get()
+
+    @property
+    def held(self) -> int:
+        """What the server holds of messages that are not whole."""
+        return sum(each._unfinished() for each in self.served._server.server_state.connections)
+
+
+@pytest.mark.parametrize("parts", [1, 64])
+@on_uvloop
+async def test_a_first_message_that_is_too_long_is_told_so(parts):
+    """Nobody knows yet whose it is, so it is not kept; in one frame or many, the sender hears 1009."""
+    door = Door()
+    async with door.serve() as client:
+        with suppress(ConnectionClosed):
+            await client.send([LARGE[::parts]] * parts if parts > 1 else LARGE)
+        await client.wait_closed()
+        assert client.close_code == 1009
+        assert await door.size() is None
+        await door.served.until_open(0)
+
+
+@on_uvloop
+async def test_what_follows_a_first_message_waits_until_its_sender_is_admitted():
+    """It may be as long as any message then, also if it was sent before; nothing of it is lost."""
+    door = Door()
+    async with door.serve() as client:
+        await client.send(b"x" * MAX_FIRST_BYTES)
+        sent = asyncio.create_task(client.send(2 * LARGE))
+        assert await door.size() == MAX_FIRST_BYTES
+        while door.held <= MAX_FIRST_BYTES:
+            await asyncio.sleep(0.01)
+        assert not sent.done()
+        assert door.held <= 3 * MAX_FIRST_BYTES
+        door.admits.set()
+        assert await door.size() == 2 * len(LARGE)
+        await sent
+
+
+@on_uvloop
+async def test_one_that_is_refused_by_its_first_message_hears_why_whatever_it_sent_behind():
+    """The close code arrives, and what was sent is let go."""
+    door = Door()
+    door.refuses = True
+    async with door.serve() as client:
+        await client.send(b"key")
+        sent = asyncio.create_task(client.send(2 * LARGE))
+        assert await door.size() == 3
+        while door.held <= MAX_FIRST_BYTES:
+            await asyncio.sleep(0.01)
+        door.admits.set()
+        await client.wait_closed()
+        assert client.close_code == 4401
+        assert door.held <= 3 * MAX_FIRST_BYTES
+        await asyncio.gather(sent, return_exceptions=True)
+        await door.served.until_open(0)
+
+
+@on_uvloop
+async def test_who_is_known_before_may_begin_with_a_long_message():
+    door = Door(knows=True)
+    async with door.serve() as client:
+        await client.send(LARGE)
+        assert await door.size() == len(LARGE)
 
 
 @pytest.mark.parametrize("flood", ["pings", "fragments"])

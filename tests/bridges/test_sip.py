@@ -11,10 +11,12 @@ from struct import pack
 import pytest
 import structlog
 from aiosipua import transaction
+from aiosipua.message import SipRequest
 
 from legs import Calls
 from phone import OFFER, Phone, authorization, status
 from vivavoce.bridges.sip import SipDoor
+from vivavoce.bridges.sip_digest import NONCE_S, Digest
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
@@ -239,6 +241,24 @@ async def test_wrong_passwords_are_logged_now_and_then_and_who_was_not_asked_yet
                 await phone.say("INVITE", 2, body=OFFER, branch=f"g{number}", headers=[header])
             await until(lambda: len(door._port._seen) == 6 and not door._port._tasks)
     assert lines == [{"event": "SIP call refused", "log_level": "info", "source": "127.0.0.1", "status": 401}]
+
+
+def test_an_answer_is_good_for_its_call_its_address_and_a_minute():
+    """Overheard, it opens nothing for anybody elsewhere, and nothing later."""
+    digest = Digest({"alice": "secret"})
+    asked = SipRequest(method="INVITE", uri="sip:desk@127.0.0.1")
+    asked.headers.append("Call-ID", "one")
+    header = authorization(f"WWW-Authenticate: {digest.challenge(asked, '192.0.2.1', 100.0)}\r\n", "secret")
+    for call, source, at, good in [
+        ("one", "192.0.2.1", 101.0, True),
+        ("one", "192.0.2.2", 101.0, False),
+        ("two", "192.0.2.1", 101.0, False),
+        ("one", "192.0.2.1", 100.0 + NONCE_S, False),
+    ]:
+        answered = SipRequest(method="INVITE", uri="sip:desk@127.0.0.1")
+        answered.headers.append("Call-ID", call)
+        answered.headers.append("Authorization", header.removeprefix("Authorization: "))
+        assert digest.is_answered(answered, source, at) is good
 
 
 async def test_an_allowed_address_needs_no_password():

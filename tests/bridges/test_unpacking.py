@@ -1,12 +1,14 @@
 """Compressed audio becomes PCM of the right length and sound, however it is cut, and junk harms nothing."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from live import pieces
 from packed import OPUS_FRAME_S, opus_packets, packed
 from recordings import wheel_recording
-from vivavoce.bridges.unpacking import MAX_STRAY_BYTES, unpacker
+from vivavoce.bridges.unpacking import MAX_FRAME_S, MAX_STRAY_BYTES, unpacker
 from vivavoce.errors import UnsupportedAudio
 from vivavoce.model import SAMPLE_RATE
 
@@ -88,3 +90,58 @@ def test_noise_never_does_more_than_that():
             except UnsupportedAudio:
                 continue
         list(each.flush())
+
+
+def crc(data, bits, polynomial):
+    """Give the check that ends a head (8 bits) or a frame (16) of FLAC."""
+    rest, top = 0, 1 << (bits - 1)
+    for byte in data:
+        rest ^= byte << (bits - 8)
+        for _ in range(8):
+            rest = (rest << 1) ^ (polynomial if rest & top else 0)
+        rest &= (1 << bits) - 1
+    return rest.to_bytes(bits // 8, "big")
+
+
+def flac_silence(rate, frames):
+    """Give frames of the most samples that one can have, all the same: 15 bytes each (RFC 9639)."""
+    stream = b""
+    for number in range(frames):
+        head = b"\xff\xf8\x7d\x08" + bytes([number % 128]) + b"\xff\xfe" + rate.to_bytes(2, "big")
+        head += crc(head, 8, 0x07)
+        body = head + bytes(3)
+        stream += body + crc(body, 16, 0x8005)
+    return stream
+
+
+def ogg_silence(pages):
+    """Give pages full of the shortest packets, which are silence of 20 ms each."""
+    return (b"OggS" + bytes(22) + b"\xff" + b"\x01" * 255 + b"\x08" * 255) * pages
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("flac", flac_silence(16_000, 100) * 500), ("opus", ogg_silence(1000))], ids=["flac", "ogg"]
+)
+def test_packed_silence_takes_no_more_memory_than_sound(kind, data):
+    """A frame of a megabyte may stand for days; only what is asked for is worked out."""
+    each = unpacker(kind, SAMPLE_RATE)
+    tracemalloc.start()
+    try:
+        pieces_ = each.feed(data)
+        heard = sum(len(next(pieces_)) for _ in range(20))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert heard > 20 * 0.02 * SAMPLE_RATE
+    assert most < 2 << 20
+
+
+@pytest.mark.parametrize(("rate", "fits"), [(1000, False), (4000, True)])
+def test_a_frame_that_says_it_lasts_for_minutes_is_told(rate, fits):
+    """Four bytes of it could stand for hours at the rate that is asked for."""
+    each, frames = unpacker("flac", SAMPLE_RATE), flac_silence(rate, 300)
+    if fits:
+        assert len(next(each.feed(frames))) <= 2 * MAX_FRAME_S * SAMPLE_RATE
+    else:
+        with pytest.raises(UnsupportedAudio, match="lasts longer"):
+            list(each.feed(frames))

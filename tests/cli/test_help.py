@@ -133,6 +133,10 @@ def test_no_command_shows_the_help(capsys):
         ("bench --idle 1 --server http://127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
         ("bench --server http://127.0.0.1:9 --set port=1", "--set is for a server that is started"),
         ("keys list --config no/such.toml", "cannot read no/such.toml"),
+        ("recognize --listen 127.0.0.1:99999", "--listen must be an address and a port up to 65535"),
+        ("recognize --listen 127.0.0.1", "--listen must be an address and a port up to 65535"),
+        ("recognize --listen 127.0.0.1:", "--listen must be an address and a port up to 65535"),
+        ("recognize --listen :8090", "--listen must be an address and a port up to 65535"),
     ],
 )
 def test_mistakes_are_one_line_and_1(arguments, says, capsys, monkeypatch, tmp_path):

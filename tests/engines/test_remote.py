@@ -7,10 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import recordings
@@ -177,12 +179,47 @@ def test_finals_wait_for_a_recogniser_that_is_away_and_partials_do_not(monkeypat
     assert answers == ["after"]
 
 
+def test_a_recogniser_that_comes_back_with_another_model_is_noticed():
+    """Its answers would not be what sessions were promised; the former one is taken again."""
+    french = ScriptedEngine()
+    french.info = replace(french.info, name="french", languages=frozenset({"fr"}))
+    with recognizing(ScriptedEngine()) as url:
+        there = engine_at(url)
+    port = int(url.rpartition(":")[2])
+    with recognizing(french, port=port), pytest.raises(EngineError, match=r"runs french now.*scripted before: restart"):
+        there.transcribe([clip()])
+    assert french.calls == []
+    with recognizing(ScriptedEngine(), port=port):
+        assert len(there.transcribe([clip()])) == 1
+        there.close()
+
+
+def test_a_recogniser_that_comes_back_in_another_version_is_an_engine_that_fails(monkeypatch):
+    with recognizing(ScriptedEngine()) as url:
+        there = engine_at(url)
+    monkeypatch.setattr(remote, "VERSION", 2)
+    with (
+        recognizing(ScriptedEngine(), port=int(url.rpartition(":")[2])),
+        pytest.raises(EngineError, match="another version"),
+    ):
+        there.transcribe([clip()])
+    there.close()
+
+
 def test_strangers_are_refused_and_told_what_is_missing():
     with recognizing(ScriptedEngine(), key=KEY) as url:
         with pytest.raises(SetupError, match="--engine-key"):
             engine_at(url)
         with pytest.raises(SetupError, match="--engine-key"):
             engine_at(url, engine_key=SecretStr("guessed"))
+        for shown in (KEY.get_secret_value(), f"Basic {KEY.get_secret_value()}", "Bearer", "Bearer \xff"):
+            with (
+                pytest.raises(InvalidStatus, match="401"),
+                connect(url, additional_headers={"authorization": shown}),
+            ):
+                pass
+        with connect(url, additional_headers={"authorization": f"bearer  {KEY.get_secret_value()}"}) as connection:
+            connection.recv()
         there = engine_at(url, engine_key=KEY)
         assert there.info.name == "scripted"
         there.close()

@@ -305,6 +305,28 @@ def test_so_many_may_watch_and_no_more_until_one_leaves() -> None:
     assert len(talk.watchers) == 2
 
 
+def test_tokens_never_take_the_places_that_are_kept_for_keys() -> None:
+    """A token may be in anybody's hands; the owner finds room all the same, and may fill what tokens leave."""
+    talk = Talk(most=8)
+    for _ in range(6):
+        talk.watchers.open(0, partials=True, guest=True)
+    with pytest.raises(CapacityError, match="watched by 6 already, and may be by 6"):
+        talk.watchers.open(0, partials=True, guest=True)
+    for _ in range(2):
+        talk.watchers.open(0, partials=True)
+    with pytest.raises(CapacityError, match="watched by 8"):
+        talk.watchers.open(0, partials=True)
+
+
+def test_owners_may_take_every_place() -> None:
+    """Nothing is kept for tokens."""
+    talk = Talk(most=8)
+    for _ in range(8):
+        talk.watchers.open(0, partials=True)
+    with pytest.raises(CapacityError):
+        talk.watchers.open(0, partials=True, guest=True)
+
+
 @pytest.mark.parametrize("over", [True, False])
 async def test_a_session_that_nobody_runs_gives_what_is_stored(over: bool) -> None:
     """All pages of it, and then the end."""

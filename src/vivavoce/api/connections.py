@@ -9,7 +9,10 @@ WebSockets, and a close waits for all that was written before, so for ever where
 * a response must be read at no less than a buffer in `STALLED_S`;
 * a socket may be closed whatever waits in front of the close frame; its peer has `CLOSE_S` at a time to read on, and
   `CLOSE_AT_MOST_S` in all, until the connection is cut;
-* a peer that answers no ping is cut off at once, one that floods us with pings or fragments likewise.
+* a peer that answers no ping is cut off at once, one that floods us with pings or fragments likewise;
+* a WebSocket's first message may have `MAX_FIRST_BYTES`, and no more than that is read before the application asks for
+  a second one: several protocols bring their key in the first, so until then nobody knows whose memory it is. An
+  application that knows it earlier lifts that with `scope["extensions"][ANY_FIRST]["lift"]()` before it accepts.
 
 A WebSocket also gives receipts, as an extension of its ASGI scope: `scope["extensions"][RECEIPTS]["ask"](told)` calls
 `told` once the peer has everything that was sent before.
@@ -28,7 +31,7 @@ from typing import Any
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -50,8 +53,10 @@ MAX_REQUEST_BYTES = 16 << 20
 MAX_FRAGMENTS = 65_536
 SOCKET_BUFFER_BYTES = 256 << 10
 """What the system may hold for a client that does not read; left alone, it would take megabytes."""
+MAX_FIRST_BYTES = 256 << 10
+"""The longest configuration that is read, 64 Ki characters, may have as much."""
 
-RECEIPTS = "vivavoce.receipts"
+RECEIPTS, ANY_FIRST = "vivavoce.receipts", "vivavoce.any_first"
 
 _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = (
@@ -160,6 +165,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
         self._receipt = b""
         self._receipts = 0
         self._receipt_is_last_ping = False
+        self._first_came = self._first_given = self._admitted = False
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -168,6 +174,8 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if not self._admitted and self._unfinished() > MAX_FIRST_BYTES and not self.transport.is_closing():
+            self._hold_back()
         if self.conn.handshake_exc is not None and not self.handshake_complete and not self.transport.is_closing():
             # A handshake that the library cannot read: uvicorn would neither answer nor end it.
             metrics.REFUSALS.labels("request_size").inc()
@@ -189,12 +197,54 @@ class SocketConnection(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.close_sent:
             self.scope["extensions"][RECEIPTS] = {"ask": self.ask_receipt}
+            self.scope["extensions"][ANY_FIRST] = {"lift": self._admit}
 
     def ask_receipt(self, told: Callable[[], None]) -> None:
         """Call `told` once the peer has all that was sent until now, unless a later request is told the same then."""
         self._told_next = told
         if self._told is None:
             self._ping_for_receipt()
+
+    async def receive(self) -> Any:
+        if self._first_given:
+            self._admit()
+        message = await super().receive()
+        self._first_given = self._first_given or message["type"] == "websocket.receive"
+        return message
+
+    def send_receive_event_to_app(self) -> None:
+        self._first_came = True
+        super().send_receive_event_to_app()
+
+    def _admit(self) -> None:
+        if not self._admitted:
+            self._admitted = True
+            if self.read_paused and self.queue.empty():
+                self.read_paused = False
+                self.transport.resume_reading()
+
+    def _unfinished(self) -> int:
+        """Give the bytes held of a message that is not whole."""
+        return len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+
+    def _hold_back(self) -> None:
+        """Read no more of a peer that is not admitted: wait until it is, or tell it that there is too much."""
+        if self._first_came and not self.close_sent:
+            self.read_paused = True
+            self.transport.pause_reading()
+            return
+        told = self.close_sent
+        self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"the first message may have {MAX_FIRST_BYTES} bytes")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        # What still comes is read and let go: a connection that is closed before that loses the close frame.
+        self.transport.write_eof()
+        if not told:
+            metrics.REFUSALS.labels("first_message").inc()
+            log.info("connection refused", limit="first_message")
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.MESSAGE_TOO_BIG})
+            self.close_timer = self.loop.call_later(CLOSE_S, self.transport.close)
+            self._expect_end()
 
     def _ping_for_receipt(self) -> None:
         if self._told_next is None or self.conn.state is not State.OPEN or self.transport.is_closing():

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from vivavoce.api.connections import RECEIPTS
+from vivavoce.api.connections import ANY_FIRST, RECEIPTS
 from vivavoce.events import AudioRefused, Problem
 from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 async def live_socket(websocket: WebSocket) -> None:
     """Serve one socket of the session that the token in the URL opens; any number may follow one another."""
     session: Session | None = websocket.app.state.hub.find(websocket.query_params.get("token", ""))
+    if session is not None and ANY_FIRST in (extensions := websocket.scope.get("extensions", {})):
+        extensions[ANY_FIRST]["lift"]()  # a client that comes back sends all that it holds in one message
     # Accepted even if unknown: clients retry a refused handshake, but stop at a 44xx.
     await websocket.accept()
     if session is None:

@@ -126,7 +126,7 @@ class _Watching:
     def __init__(self, store: Store, session_id: str, watchers: Watchers, query: WatchQuery) -> None:
         self.start, self.watchers = query.start, watchers
         self._store, self._session_id = store, session_id
-        self._watcher: Watcher = watchers.open(query.start, partials=query.partials)
+        self._watcher: Watcher = watchers.open(query.start, partials=query.partials, guest=query.token is not None)
         log.info("watcher came", session=session_id)
 
     async def saw_all(self) -> bool:

@@ -128,11 +128,12 @@ class SipDoor:
             self._port.refuse(request, 486, "Busy Here")
             return False
         now = asyncio.get_running_loop().time()
-        proven = self._digest is not None and self._digest.is_answered(request, now)
+        proven = self._digest is not None and self._digest.is_answered(request, addr[0], now)
         if self._digest is not None and not proven and not is_in(addr[0], self._settings.bridge_allow):
             if request.get_header("authorization"):
                 self._count_refusal(addr, 401)
-            self._port.refuse(request, 401, "Unauthorized", WWW_Authenticate=self._digest.challenge(request, now))
+            challenge = self._digest.challenge(request, addr[0], now)
+            self._port.refuse(request, 401, "Unauthorized", WWW_Authenticate=challenge)
             return False
         self._callers[call_id] = None  # the place is taken while we ask
         try:

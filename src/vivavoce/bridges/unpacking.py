@@ -1,7 +1,8 @@
 """Compressed audio to 16-bit PCM, piece by piece as it arrives, with the decoders inside PyAV.
 
 Opus comes one packet a frame, or as Ogg, which its first bytes tell. The other codecs are streams that say themselves
-where their packets begin, so they may be cut anywhere. Blocking: each piece is worked out when it is asked for.
+where their packets begin, so they may be cut anywhere. Blocking: each piece is worked out when it is asked for, from
+`AT_ONCE_BYTES` at a time: packed silence can be a thousandth of its audio, and a frame of it more than memory holds.
 
 A packet that cannot be decoded leaves nothing behind. A packet of Opus is complained of at once. In a stream it may be
 a tag or a cut frame, so there only a longer stretch without any audio is.
@@ -20,6 +21,11 @@ from vivavoce.wire.opening import Compression
 
 MAX_STRAY_BYTES = 64 << 10
 """A stream without audio for so long is not what it was said to be."""
+
+AT_ONCE_BYTES = 4 << 10
+
+MAX_FRAME_S = 20.0
+"""The longest frame that a stream of 4 kHz or more can have; one that says a lower rate would unpack without bounds."""
 
 _AMR_MAGIC = b"#!AMR\n"
 
@@ -50,8 +56,10 @@ class _Resampler:
         self._format: tuple[str, str, int] | None = None
 
     def pcm(self, frames: Iterable[Any]) -> Iterator[bytes]:
-        """Give frames as PCM."""
+        """Give frames as PCM; raises `UnsupportedAudio` for one that lasts too long."""
         for frame in frames:
+            if frame.samples > MAX_FRAME_S * frame.sample_rate:
+                raise UnsupportedAudio(f"a frame of the audio lasts longer than {MAX_FRAME_S:g} s")
             found = (frame.format.name, frame.layout.name, frame.sample_rate)
             if found != self._format:
                 yield from self.flush()
@@ -66,6 +74,10 @@ class _Resampler:
             yield from _bytes(self._resampler.resample(None))
             self._resampler = None
             self._format = None
+
+
+def _cut(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + AT_ONCE_BYTES] for at in range(0, len(data), AT_ONCE_BYTES))
 
 
 def _bytes(frames: Iterable[Any]) -> Iterator[bytes]:
@@ -86,7 +98,7 @@ class OpusUnpacker:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give the audio of a packet, or of the pages that these bytes complete."""
-        packets = [data]
+        packets: Iterable[bytes] = [data]
         if self._head is not None:
             data = self._head + data
             if len(data) < len(CAPTURE) and CAPTURE.startswith(data):
@@ -95,8 +107,8 @@ class OpusUnpacker:
             self._ogg = OggOpus() if data.startswith(CAPTURE) else None
             packets = [self._head, *packets]
             self._head = None
-        if self._ogg is not None:
-            packets = self._ogg.feed(data)
+        if (ogg := self._ogg) is not None:
+            packets = (packet for piece in _cut(data) for packet in ogg.feed(piece))
         spoilt = False
         for packet in filter(None, packets):  # an empty frame is a sign of life
             frames = self._decoded(packet)
@@ -141,8 +153,8 @@ class StreamUnpacker:
                 self._head = data
                 return
             self._head, data = None, data.removeprefix(_AMR_MAGIC)
-        if data:
-            yield from self._decoded(self._packets(data))
+        for piece in _cut(data):
+            yield from self._decoded(self._packets(piece))
         if self._stray > MAX_STRAY_BYTES:
             self._stray = 0
             raise UnsupportedAudio(f"no {self._name.upper()} audio can be found in what is sent")

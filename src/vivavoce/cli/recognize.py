@@ -40,6 +40,7 @@ def recognize(
     import asyncio
 
     from vivavoce.config import load_settings
+    from vivavoce.config.values import MAX_PORT
     from vivavoce.errors import SetupError
     from vivavoce.plugins import EngineSettings, plugin
     from vivavoce.reception.origin import is_loopback
@@ -55,8 +56,10 @@ def recognize(
     )
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal():
-        raise SetupError(f"--listen must be an address and a port, such as 127.0.0.1:8090, not {listen!r}")
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise SetupError(
+            f"--listen must be an address and a port up to {MAX_PORT}, such as 127.0.0.1:8090, not {listen!r}"
+        )
     if settings.engine_key is None and not is_loopback(host):
         raise SetupError(f"--listen {host} is open to other machines: set VIVAVOCE_ENGINE_KEY here and at the servers")
     if settings.engine == "remote":

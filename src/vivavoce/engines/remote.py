@@ -1,8 +1,10 @@
 """An engine that runs in another process, on this machine or another: `vivavoce recognize` at the other end.
 
 A call of `transcribe` takes a connection that is free, or makes one. Where the recogniser is away, finals wait for it,
-so that its restart loses nothing; partials do not. Keys to release go along with the next request: whoever releases
-must not wait for a network.
+so that its restart loses nothing; partials do not. What the engine says of itself is fixed once a server has begun with
+it: sessions were admitted by its languages. So a recogniser that comes back with another model is refused, by an error
+that says so, until the former one returns or the server is restarted. Keys to release go along with the next request:
+whoever releases must not wait for a network.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ class RemoteEngine:
         try:
             connection = self._idle.popleft()
         except IndexError:
-            connection, _ = self._connect()
+            connection = self._reconnect()
         try:
             connection.send(frame)
             answer = ANSWER.validate_json(connection.recv(_ANSWER_S))
@@ -109,6 +111,19 @@ class RemoteEngine:
         if answer.error is not None:
             raise EngineError(f"the recogniser failed: {answer.error}")
         return answer.hypotheses
+
+    def _reconnect(self) -> ClientConnection:
+        try:
+            connection, greeting = self._connect()
+        except SetupError as error:
+            raise EngineError(str(error)) from error
+        if greeting.info != self.info:
+            connection.close()
+            raise EngineError(
+                f"the recogniser at {self._url} runs {greeting.info.name} now, with other abilities than "
+                f"{self.info.name} before: restart this server to take it"
+            )
+        return connection
 
     def _connect(self) -> tuple[ClientConnection, Greeting]:
         headers = {"authorization": f"Bearer {self._key.get_secret_value()}"} if self._key is not None else {}

@@ -180,7 +180,8 @@ class DecodePool:
         except Exception as error:
             known = isinstance(error, EngineError)
             sessions = sorted({request.clip.key.partition("/")[0] for request in batch})
-            log.error("decoding failed", sessions=sessions, error=type(error).__name__, exc_info=not known)
+            reason = {"reason": str(error)} if known else {}
+            log.error("decoding failed", sessions=sessions, error=type(error).__name__, **reason, exc_info=not known)
             metrics.DECODE_FAILURES.inc()
             for request in batch:
                 self._voices.pop(request, None)

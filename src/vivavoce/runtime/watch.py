@@ -29,6 +29,9 @@ MAX_WAITING, MAX_WAITING_CHARS = 256, 1 << 20
 PAGE = 32
 """Messages read at once; the longest three of a session have 1 MB each."""
 
+KEPT_FOR_OWNER = 4
+"""One of so many places is kept for those with the owner's key: a token may have been passed to anybody."""
+
 _ALL = sys.maxsize
 
 
@@ -44,8 +47,9 @@ class Shown:
 class Watcher:
     """One watcher's place in a session's messages; `some` is set when there may be more to give."""
 
-    def __init__(self, start: int, *, partials: bool) -> None:
+    def __init__(self, start: int, *, partials: bool, guest: bool = False) -> None:
         self.next = start
+        self.guest = guest
         self.behind = True
         self.partials = partials
         self.some = asyncio.Event()
@@ -135,11 +139,18 @@ class Watchers:
             return any(watcher.partials for watcher in self._present)
         return isinstance(event, TurnEndLikely | TurnContinued) and bool(self._present)
 
-    def open(self, start: int, *, partials: bool) -> Watcher:
-        """Let somebody watch from a number on; raises `CapacityError` where too many do."""
-        if len(self._present) >= self._most:
-            raise CapacityError(f"this session is watched by {len(self._present)} already, and may be by {self._most}")
-        watcher = Watcher(start, partials=partials)
+    def open(self, start: int, *, partials: bool, guest: bool = False) -> Watcher:
+        """Let somebody watch from a number on; raises `CapacityError` where too many do.
+
+        A guest comes without the owner's key, and one of `KEPT_FOR_OWNER` places is not for guests.
+        """
+        present, most = len(self._present), self._most
+        if guest:
+            present = sum(watcher.guest for watcher in self._present)
+            most -= most // KEPT_FOR_OWNER
+        if len(self._present) >= self._most or present >= most:
+            raise CapacityError(f"this session is watched by {present} already, and may be by {most}")
+        watcher = Watcher(start, partials=partials, guest=guest)
         self._present.append(watcher)
         self._ask_for_partials()
         return watcher
