@@ -289,6 +289,13 @@ def test_languages_come_from_the_model_or_its_name(engines):
     assert engines["ctc"].info.languages == {"en", "de"}
 
 
+def test_a_model_that_cannot_tell_languages_apart_says_so(engines, tmp_path, trusting):
+    """A tag or a script tells; of English and German nobody knows which one was heard."""
+    assert {name for name, engine in engines.items() if not engine.info.detects} == {"ctc", "parakeet"}
+    both = streaming(tmp_path / "zipformer-zh-en")
+    assert SherpaEngine.describe(EngineSettings(model=str(both))).detects
+
+
 def test_the_language_is_what_the_model_says(engines, tmp_path, trusting):
     """SenseVoice's tag counts where it is expected; a model without tags takes the first one expected."""
     assert engines["sense"].transcribe([final(SPEECH)])[0].language == "zh"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vivavoce.engines.sherpa_models import Model, find, languages_of, load, run, tried
-from vivavoce.engines.sherpa_words import by_script, timed_words
+from vivavoce.engines.sherpa_words import by_script, timed_words, told_apart
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis
@@ -215,6 +215,7 @@ def _info(model: Model) -> EngineInfo:
         word_times=model.kind.word_times,
         exact_batches=False,
         batch_size=(16 if model.kind.streaming else 4) if model.batches else 1,
+        detects=model.kind.tells or told_apart(model.languages),
     )
 
 

@@ -40,7 +40,7 @@ class Kind:
     """A type of model: its files by the arguments of `factory`, a method of sherpa-onnx's recognizers.
 
     `word_times` are measured by it; a `streaming` one is fed bit by bit; `hints` are taken where the directory has what
-    they are spelled with; with `told` its language is a setting of the recognizer.
+    they are spelled with; with `told` its language is a setting of the recognizer; it `tells` which one it heard.
     """
 
     factory: str
@@ -49,6 +49,7 @@ class Kind:
     word_times: bool = True
     hints: bool = False
     told: bool = False
+    tells: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,10 +64,15 @@ KINDS = {
     "nemo-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, options=_NEMO),
     "nemo-ctc": Kind(factory="from_nemo_ctc", files=("model",)),
     "zipformer-ctc": Kind(factory="from_zipformer_ctc", files=("model",)),
-    "sense-voice": Kind(factory="from_sense_voice", files=("model",), options={"use_itn": True}),
+    "sense-voice": Kind(factory="from_sense_voice", files=("model",), tells=True, options={"use_itn": True}),
     "canary": Kind(factory="from_nemo_canary", files=("encoder", "decoder"), word_times=False, told=True),
     "whisper": Kind(
-        factory="from_whisper", files=("encoder", "decoder"), word_times=False, told=True, options={"language": ""}
+        factory="from_whisper",
+        files=("encoder", "decoder"),
+        word_times=False,
+        told=True,
+        tells=True,
+        options={"language": ""},
     ),
     "moonshine": Kind(
         factory="from_moonshine",
