@@ -548,6 +548,18 @@ def test_settings_that_cannot_be_are_refused(options, line):
     assert "\n" not in str(refused.value)
 
 
+def test_a_gpu_that_is_too_small_is_one_line(models, monkeypatch):
+    """With the CUDA build the line says what else to do; where the choice is free, the CPU does it."""
+    monkeypatch.setattr(sherpa_models, "version", lambda _: "2.0.1+cuda12.cudnn9")
+    monkeypatch.setattr(
+        sherpa_models, "_trial", lambda _, provider: ("CUDA out of memory" if provider == "cuda" else None, True)
+    )
+    line = r"on the CUDA: CUDA out of memory; use a smaller model, or --device cpu$"
+    with pytest.raises(SetupError, match=line):
+        SherpaEngine(EngineSettings(model=str(models["ctc"]), device="cuda"))
+    assert sherpa_models.tried(EngineSettings(model=str(models["ctc"]))).provider == "cpu"
+
+
 def test_without_the_package_one_line_says_how_to_get_it(models, monkeypatch):
     """The extra is named; the module itself is there without it."""
     monkeypatch.setitem(sys.modules, "sherpa_onnx", None)

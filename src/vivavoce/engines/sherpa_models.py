@@ -226,7 +226,10 @@ def tried(settings: EngineSettings) -> Model:
         failure, batches = _trial(settings, provider)
         if failure is None:
             return replace(model, batches=batches)
-    raise SetupError(f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}")
+    way_out = "; use a smaller model, or --device cpu" if provider == "cuda" else ""
+    raise SetupError(
+        f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}{way_out}"
+    )
 
 
 _DECODED = b"vivavoce: decoded\n"
