@@ -47,7 +47,8 @@ _NO_KEY = SecretStr("")
 class EngineInfo:
     """What an engine can do.
 
-    Of several `languages` it detects which one is spoken. `exact_batches` is true when a clip's answer never depends on
+    Of several `languages` it detects which one is spoken, unless `detects` is false: then it takes the first expected
+    one for it. `exact_batches` is true when a clip's answer never depends on
     the clips beside it; finals are decoded alone otherwise. `word_times` is true when the engine's own word times are
     measured rather than spread.
     """
@@ -57,6 +58,7 @@ class EngineInfo:
     word_times: bool
     exact_batches: bool
     batch_size: int
+    detects: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

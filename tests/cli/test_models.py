@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from server import environment, program
+from sherpa_model import streaming
 from vivavoce.cli import run
 from vivavoce.cli.fetching import Interrupted, fetch_from_url, part_of, wrong_files
 from vivavoce.errors import SetupError
@@ -223,6 +224,21 @@ def test_a_known_model_comes_from_a_mirror_of_the_hub(site, model, tmp_path):
     assert wrong_files(directory) == []
     table = (tmp_path / "data" / "models.toml").read_text()
     assert table == f'[whisper-tiny]\nengine = "faster-whisper"\nmodel = "{directory}"\n'
+
+
+def test_a_release_of_sherpa_onnx_comes_likewise_and_is_used(site, tmp_path, capsys):
+    """Of a repository with every number format only one is fetched; the directory's name tells the languages."""
+    name = "sherpa-onnx-streaming-zipformer-en-2023-06-26"
+    made = {path.name: path.read_bytes() for path in streaming(tmp_path / "made").iterdir()}
+    small = {each.replace(".onnx", ".int8.onnx"): page for each, page in made.items()}
+    ended = models("download", name, place=tmp_path, **as_hub(site, f"csukuangfj/{name}", made | small))
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in (tmp_path / "data" / "models" / name).iterdir()} == {*small, "SHA256SUMS"}
+    place = ["--data-dir", str(tmp_path / "data")]
+    assert run(["models", "verify", name, *place]) == 0
+    assert f"as downloaded, and {name} was loaded and used" in capsys.readouterr().out
+    assert run(["models", "list", *place]) == 0
+    assert f"{name} sherpa-onnx en installed".split() in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_a_file_that_the_hub_has_another_checksum_of_leaves_nothing(site, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,21 +19,32 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-engines.md"
 SPEECH = wheel_recording("two_cities")[: 2 * SAMPLE_RATE]
 
 
-@pytest.fixture(scope="module")
-def printed():
-    """Give what the page's program defines."""
-    program = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
-    names: dict[str, object] = {}
-    exec(compile(program, str(PAGE), "exec"), names)
-    return names
+def printed(language):
+    """Give the page's texts in a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_printed_engine_keeps_the_contract(printed):
-    """It hears words and breaks none of an engine's promises."""
-    engine = printed["SphinxEngine"](EngineSettings())
-    (heard,) = engine.transcribe([Clip(key="a", samples=SPEECH, final=True)])
+def test_the_printed_engine_keeps_the_contract(monkeypatch):
+    """It has 30 lines, hears words, and the printed check finds that it breaks none of an engine's promises."""
+    engine, check = printed("python")
+    assert len([line for line in engine.splitlines() if line]) == 30
+    module = ModuleType("our_engine")
+    exec(compile(engine, str(PAGE), "exec"), module.__dict__)
+    (heard,) = module.SphinxEngine(EngineSettings()).transcribe([Clip(key="a", samples=SPEECH, final=True)])
     assert "best" in [word.text for word in heard.words]
-    check_engine(lambda: engine, SPEECH)
+    monkeypatch.setitem(sys.modules, "our_engine", module)
+    names: dict[str, object] = {}
+    exec(compile(check, str(PAGE), "exec"), names)
+    with pytest.raises(AssertionError, match="a final does not depend on its key"):
+        names["check_engine"](lambda: Careless("a final does not depend on its key"), names["speech"])
+
+
+def test_the_printed_package_names_the_printed_engine():
+    """Its one module is installed, although the check lies beside it."""
+    (text,) = printed("toml")
+    told = tomllib.loads(text)
+    assert told["project"]["entry-points"]["vivavoce.engines"] == {"sphinx": "our_engine:SphinxEngine"}
+    assert told["tool"]["setuptools"]["py-modules"] == ["our_engine"]
 
 
 class Careless(ScriptedEngine):

@@ -21,10 +21,10 @@ from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.engines.remote import RemoteEngine
 from vivavoce.engines.remote_protocol import ANSWER, pack, unpack
 from vivavoce.errors import EngineError, SetupError
-from vivavoce.model import Clip
+from vivavoce.model import SAMPLE_RATE, Clip
 from vivavoce.plugins import Engine, EngineSettings
 from vivavoce.recognizer import Recognizer
-from vivavoce.testing.engines import ScriptedEngine
+from vivavoce.testing.engines import ScriptedEngine, check_engine
 
 KEY = SecretStr("between-us")
 
@@ -98,6 +98,13 @@ def test_the_real_engine_gives_the_same_words_there_and_here():
         assert there.info == engine.info
         assert there.transcribe([speech]) == expected
         there.close()
+
+
+def test_it_keeps_the_engines_contract():
+    """Every promise of `Engine` holds over a socket as it does here."""
+    speech = recordings.wheel_recording("two_cities")[: 2 * SAMPLE_RATE]
+    with recognizing(MoonshineEngine()) as url:
+        check_engine(lambda: engine_at(url), speech)
 
 
 def test_keys_are_released_with_the_next_request_and_when_their_server_leaves():

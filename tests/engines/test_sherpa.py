@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import numpy as np
@@ -288,6 +289,13 @@ def test_languages_come_from_the_model_or_its_name(engines):
     assert engines["ctc"].info.languages == {"en", "de"}
 
 
+def test_a_model_that_cannot_tell_languages_apart_says_so(engines, tmp_path, trusting):
+    """A tag or a script tells; of English and German nobody knows which one was heard."""
+    assert {name for name, engine in engines.items() if not engine.info.detects} == {"ctc", "parakeet"}
+    both = streaming(tmp_path / "zipformer-zh-en")
+    assert SherpaEngine.describe(EngineSettings(model=str(both))).detects
+
+
 def test_the_language_is_what_the_model_says(engines, tmp_path, trusting):
     """SenseVoice's tag counts where it is expected; a model without tags takes the first one expected."""
     assert engines["sense"].transcribe([final(SPEECH)])[0].language == "zh"
@@ -411,20 +419,56 @@ def test_the_type_is_read_from_the_files(tmp_path, place, parts, facts, found):
     for part in parts:
         written(tmp_path / place / part, **facts)
     (tmp_path / place / "tokens.txt").write_text("<blk> 0\n", encoding="utf-8")
-    model = sherpa_models._find(EngineSettings(model=str(tmp_path / place)), "cpu")
+    model = sherpa_models.find(EngineSettings(model=str(tmp_path / place)), "cpu")
     assert (model.name, len(model.languages)) == found
     assert len(model.files) == len(parts) + 1
+
+
+FOUND = {"streaming-transducer": {"model_type": "zipformer2", "decode_chunk_len": "32"}, "nemo-transducer": RNNT}
+FOUND |= {"streaming-nemo-transducer": CACHED, "canary": {"model_type": "EncDecMultiTaskModel"}}
+FOUND |= {"sense-voice": {"lang_auto": "0"}, "moonshine-v2": {}}
+
+
+@pytest.mark.parametrize("known", SherpaEngine.known(), ids=lambda known: known.name)
+def test_a_release_is_what_it_is_said_to_be(known, tmp_path):
+    """The files that are fetched of it are those that the engine needs, and give the languages that are listed."""
+    kind = next(kind for repository, kind, _ in sherpa._RELEASES if repository == known.repository)
+    parts = sherpa_models.KINDS[kind].files
+    names = [READY, [f"{part}-epoch-99.int8.onnx" for part in parts]][kind != "moonshine-v2"]
+    assert all(any(fnmatch(name, pattern) for pattern in known.files) for name in (*names, "tokens.txt"))
+    for name in names:
+        written(tmp_path / known.name / name, **(PROMPTED if known.languages is None else FOUND[kind]))
+    (tmp_path / known.name / "tokens.txt").write_text("<blk> 0\n", encoding="utf-8")
+    model = sherpa_models.find(EngineSettings(model=str(tmp_path / known.name)))
+    assert model.name == kind
+    assert known.languages in {None, frozenset(model.languages)}
+
+
+def test_releases_have_names_of_their_own():
+    """A name says what is fetched from where, and where it goes."""
+    names = [known.name for known in SherpaEngine.known()]
+    assert sorted(set(names)) == sorted(names)
+    assert all(known.repository.endswith(f"/{known.name}") for known in SherpaEngine.known())
+
+
+def test_a_model_is_described_before_it_is_loaded(models, engines, monkeypatch):
+    """What its files tell is what the engine says of itself later, and the library is not needed for it."""
+    monkeypatch.setitem(sys.modules, "sherpa_onnx", None)
+    for name, engine in engines.items():
+        assert SherpaEngine.describe(EngineSettings(model=str(models[name]))) == engine.info
+    with pytest.raises(SetupError, match=r"no such directory; `vivavoce models list` names some"):
+        SherpaEngine.describe(EngineSettings(model="/nowhere/at/all"))
 
 
 def test_a_note_in_the_directory_goes_before(models, tmp_path):
     """`vivavoce.toml` names the type and the languages."""
     place = streaming(tmp_path / "mine", model_type="lstm")
     (place / "vivavoce.toml").write_text('languages = ["fy", "nl"]\ntype = "streaming-transducer"\n', encoding="utf-8")
-    assert sherpa_models._find(EngineSettings(model=str(place)), "cpu").languages == ("fy", "nl")
+    assert sherpa_models.find(EngineSettings(model=str(place)), "cpu").languages == ("fy", "nl")
     for wrong in ("language = 'nl'", "type = 'best'", "languages = 'nl'", "= 3"):
         (place / "vivavoce.toml").write_text(wrong, encoding="utf-8")
         with pytest.raises(SetupError, match=r"vivavoce\.toml (may have|is not TOML)") as refused:
-            sherpa_models._find(EngineSettings(model=str(place)), "cpu")
+            sherpa_models.find(EngineSettings(model=str(place)), "cpu")
         assert "\n" not in str(refused.value)
 
 
@@ -437,7 +481,7 @@ def test_numbers_are_chosen_by_device(tmp_path):
 
     def chosen(provider, compute_type="auto"):
         return (
-            sherpa_models._find(EngineSettings(model=str(place), compute_type=compute_type), provider)
+            sherpa_models.find(EngineSettings(model=str(place), compute_type=compute_type), provider)
             .files["model"]
             .name
         )
@@ -502,6 +546,18 @@ def test_settings_that_cannot_be_are_refused(options, line):
     with pytest.raises(SetupError, match=line) as refused:
         SherpaEngine(EngineSettings(**options))
     assert "\n" not in str(refused.value)
+
+
+def test_a_gpu_that_is_too_small_is_one_line(models, monkeypatch):
+    """With the CUDA build the line says what else to do; where the choice is free, the CPU does it."""
+    monkeypatch.setattr(sherpa_models, "version", lambda _: "2.0.1+cuda12.cudnn9")
+    monkeypatch.setattr(
+        sherpa_models, "_trial", lambda _, provider: ("CUDA out of memory" if provider == "cuda" else None, True)
+    )
+    line = r"on the CUDA: CUDA out of memory; use a smaller model, or --device cpu$"
+    with pytest.raises(SetupError, match=line):
+        SherpaEngine(EngineSettings(model=str(models["ctc"]), device="cuda"))
+    assert sherpa_models.tried(EngineSettings(model=str(models["ctc"]))).provider == "cpu"
 
 
 def test_without_the_package_one_line_says_how_to_get_it(models, monkeypatch):

@@ -20,7 +20,7 @@ from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis
 from vivavoce.plugins import EngineInfo, EngineSettings, KnownModel
 from vivavoce.runtime import catalogue as module
 from vivavoce.runtime import engines, entries
-from vivavoce.runtime.catalogue import Catalogue
+from vivavoce.runtime.catalogue import Catalogue, features_of
 from vivavoce.runtime.entries import read_entries
 from vivavoce.testing.engines import ScriptedEngine
 
@@ -337,3 +337,17 @@ async def test_a_model_of_the_defaults_name_is_not_used(shop, tmp_path, capsys):
         assert [each.name for each in await catalogue.models()][:1] == ["main"]
         assert len(shop.made) == 1
     assert "has the default one's name" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("languages", "detects", "features"),
+    [
+        ({"en"}, True, ("word_times",)),
+        ({"en", "nl"}, True, ("code_switching", "language_detection", "word_times")),
+        ({"en", "nl"}, False, ("word_times",)),
+    ],
+)
+def test_features_are_what_the_engine_does(languages: set[str], detects: bool, features: tuple[str, ...]) -> None:
+    """A model that only assumes one of its languages is not said to detect."""
+    info = replace(ScriptedEngine().info, languages=frozenset(languages), detects=detects)
+    assert features_of(info) == features

@@ -9,14 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recordings import wheel_recording
 from vivavoce.config import load_settings
+from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.errors import SetupError
 from vivavoce.model import SAMPLE_RATE, Clip
 from vivavoce.plugins import EngineSettings
 from vivavoce.runtime import engines
 from vivavoce.runtime.decode import FINALS_NICE
 from vivavoce.runtime.engines import Pair, Recipe, load_engine, open_engine
-from vivavoce.testing.engines import ScriptedEngine
+from vivavoce.testing.engines import ScriptedEngine, check_engine
 
 SAMPLES = np.zeros(SAMPLE_RATE, np.float32)
 
@@ -52,6 +54,12 @@ def test_each_clip_goes_to_its_engine_and_comes_back_in_its_place() -> None:
     assert thorough.released == quick.released == ["a"]
 
 
+def test_a_pair_keeps_the_engines_contract() -> None:
+    """Two engines together promise what each of them does."""
+    speech = wheel_recording("two_cities")[: 2 * SAMPLE_RATE]
+    check_engine(lambda: Pair(MoonshineEngine(), MoonshineEngine()), speech)
+
+
 @pytest.fixture
 def told(monkeypatch):
     """Collect what the factories of two engines are told."""
@@ -60,8 +68,6 @@ def told(monkeypatch):
     def plugin(kind, name):
         def make(settings):
             asked.append((name, settings))
-            if settings.model == "lost":
-                raise SetupError("--model lost: there is no such directory")
             return made(name, {"en"})
 
         return make
@@ -104,7 +110,46 @@ async def test_threads_of_an_engine_give_way(monkeypatch) -> None:
     assert found == [os.getpriority(os.PRIO_PROCESS, 0) + FINALS_NICE]
 
 
-def test_a_second_model_that_is_missing_stops_the_start(told) -> None:
-    """The error of either engine is the server's."""
-    with pytest.raises(SetupError, match="lost"):
-        load_engine(load_settings(engine="big", partial_model="lost"))
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [
+        ("sherpa-onnx", "--partial-model lost: there is no such directory"),
+        ("faster-whisper", "--partial-model lost: no such directory, and no size of Whisper"),
+        (
+            "moonshine",
+            "--partial-engine moonshine has one model, and runs it on the CPU: leave out --partial-model, --dev",
+        ),
+        ("remote", "--partial-engine remote needs --partial-model with its recogniser's URL"),
+    ],
+)
+def test_what_is_wrong_with_the_second_model_names_its_own_settings(engine, line, monkeypatch) -> None:
+    """The start fails in one line, and the first model is freed."""
+    first, made_by = made("thorough", {"en"}), engines.plugin
+    closed: list[bool] = []
+    monkeypatch.setattr(first, "close", lambda: closed.append(True))
+    monkeypatch.setattr(
+        engines, "plugin", lambda kind, name: made_by(kind, name) if name == engine else lambda _: first
+    )
+    with pytest.raises(SetupError) as refused:
+        load_engine(load_settings(engine="big", partial_engine=engine, partial_model="lost"))
+    assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+    assert closed == [True]
+
+
+def test_settings_that_both_models_have_keep_their_names(monkeypatch) -> None:
+    """A key or a device is not the second model's own."""
+
+    def plugin(kind, name):
+        def make(settings):
+            if settings.model is not None:
+                raise SetupError("--model quick: see --engine-key, --engine-threads, --device and --models-file")
+            return made(name, {"en"})
+
+        return make
+
+    monkeypatch.setattr(engines, "plugin", plugin)
+    with pytest.raises(
+        SetupError, match=r"^--partial-model quick: see --engine-key, --engine-threads, --device and --"
+    ):
+        load_engine(load_settings(engine="big", partial_model="quick"))

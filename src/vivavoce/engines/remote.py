@@ -56,7 +56,9 @@ class RemoteEngine:
         self.info = greeting.info
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
-        """Give the recogniser's hypotheses; raises `EngineError` where it fails or stays away."""
+        """Give the recogniser's hypotheses; raises `EngineError` where it fails or stays away, and once closed."""
+        if self._closed.is_set():
+            raise EngineError("the engine is closed")
         frame = pack(clips, self._take_released())
         patience_s = FINAL_PATIENCE_S if any(clip.final for clip in clips) else PARTIAL_PATIENCE_S
         try:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from vivavoce.engines.sherpa_models import load, run, tried
-from vivavoce.engines.sherpa_words import by_script, timed_words
+from vivavoce.engines.sherpa_models import Model, find, languages_of, load, run, tried
+from vivavoce.engines.sherpa_words import by_script, timed_words, told_apart
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis
-from vivavoce.plugins import EngineInfo, EngineSettings
+from vivavoce.plugins import EngineInfo, EngineSettings, KnownModel
 
 MOST_STREAMS = 512
 """Clips whose streams are kept for their next partial; one that fell out is heard from its start again."""
@@ -30,6 +30,35 @@ MOST_STREAMS = 512
 _FEWEST_SAMPLES = SAMPLE_RATE // 10  # a tenth of a second holds no word, and some models fail on less
 _LONGEST_SPAN = 29 * SAMPLE_RATE  # Whisper in sherpa-onnx drops what is beyond
 _DEFAULTS = EngineSettings()
+
+_INT8 = ("*.int8.onnx", "tokens.txt", "bpe.model")
+_RELEASES = (
+    ("csukuangfj/sherpa-onnx-streaming-zipformer-en-2023-06-26", "streaming-transducer", _INT8),
+    (
+        "csukuangfj/sherpa-onnx-streaming-zipformer-bilingual-zh-en-2023-02-20",
+        "streaming-transducer",
+        ("*coder-*.int8.onnx", "joiner-*.int8.onnx", "tokens.txt", "bpe.*"),
+    ),
+    (
+        "csukuangfj2/sherpa-onnx-nemotron-speech-streaming-en-0.6b-560ms-int8-2026-04-25",
+        "streaming-nemo-transducer",
+        _INT8,
+    ),
+    (
+        "csukuangfj2/sherpa-onnx-nemotron-3.5-asr-streaming-0.6b-560ms-int8-2026-06-11",
+        "streaming-nemo-transducer",
+        _INT8,
+    ),
+    ("csukuangfj/sherpa-onnx-nemo-parakeet-tdt-0.6b-v2-int8", "nemo-transducer", _INT8),
+    ("csukuangfj/sherpa-onnx-nemo-parakeet-tdt-0.6b-v3-int8", "nemo-transducer", _INT8),
+    ("csukuangfj/sherpa-onnx-sense-voice-zh-en-ja-ko-yue-2024-07-17", "sense-voice", _INT8),
+    ("csukuangfj/sherpa-onnx-nemo-canary-180m-flash-en-es-de-fr-int8", "canary", _INT8),
+    *(
+        (f"csukuangfj2/sherpa-onnx-moonshine-{size}-quantized-2026-02-27", "moonshine-v2", ("*.ort", "tokens.txt"))
+        for size in ("base-en", "base-es", "base-ja", "base-uk", "base-vi", "base-zh", "tiny-ko")
+    ),
+)
+"""Repositories that the project's makers publish to, with the type of each and the files that the CPU takes."""
 
 
 class SherpaEngine:
@@ -43,17 +72,23 @@ class SherpaEngine:
         """Try the model that the settings name in a child, then load it; raises `SetupError`."""
         self._model = tried(settings)
         self._recognizer: Any = load(self._model)
-        kind = self._model.kind
-        self.info = EngineInfo(
-            name="sherpa-onnx-" + self._model.directory.name.removeprefix("sherpa-onnx-"),
-            languages=frozenset(self._model.languages),
-            word_times=kind.word_times,
-            exact_batches=False,
-            batch_size=(16 if kind.streaming else 4) if self._model.batches else 1,
-        )
+        self.info = _info(self._model)
         self._tongue = _Tongue()
         self._drafts: dict[str, _Draft] = {}
         self._guard = Lock()
+
+    @classmethod
+    def known(cls) -> Sequence[KnownModel]:
+        """Give some releases of the project, of each sort one or two; any other is fetched by its repository."""
+        return [_known(repository, kind, files) for repository, kind, files in _RELEASES]
+
+    @classmethod
+    def describe(cls, settings: EngineSettings) -> EngineInfo:
+        """Say what the model in a directory can do, by its files; raises `SetupError`.
+
+        Only a trial tells of a model that takes one clip at a time: until then it counts as one that takes several.
+        """
+        return _info(find(settings))
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give one hypothesis per clip, in order; blocks. Raises `EngineError`."""
@@ -171,6 +206,24 @@ class SherpaEngine:
         told = _heard(results[0][1]) if results else ""
         language = told if told in among else by_script("".join(word.text for word in words), among)
         return Hypothesis(words=tuple(words), language=language)
+
+
+def _info(model: Model) -> EngineInfo:
+    return EngineInfo(
+        name="sherpa-onnx-" + model.directory.name.removeprefix("sherpa-onnx-"),
+        languages=frozenset(model.languages),
+        word_times=model.kind.word_times,
+        exact_batches=False,
+        batch_size=(16 if model.kind.streaming else 4) if model.batches else 1,
+        detects=model.kind.tells or told_apart(model.languages),
+    )
+
+
+def _known(repository: str, kind: str, files: tuple[str, ...]) -> KnownModel:
+    """Describe a release; one whose name does not say its languages has them in its files."""
+    name = repository.partition("/")[2]
+    languages = frozenset(languages_of(kind, name, {})) or None
+    return KnownModel(name=name, model=name, languages=languages, repository=repository, files=files)
 
 
 @dataclass(slots=True, eq=False)

@@ -40,7 +40,7 @@ class Kind:
     """A type of model: its files by the arguments of `factory`, a method of sherpa-onnx's recognizers.
 
     `word_times` are measured by it; a `streaming` one is fed bit by bit; `hints` are taken where the directory has what
-    they are spelled with; with `told` its language is a setting of the recognizer.
+    they are spelled with; with `told` its language is a setting of the recognizer; it `tells` which one it heard.
     """
 
     factory: str
@@ -49,6 +49,7 @@ class Kind:
     word_times: bool = True
     hints: bool = False
     told: bool = False
+    tells: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,10 +64,15 @@ KINDS = {
     "nemo-transducer": Kind(factory="from_transducer", files=_TRANSDUCER, options=_NEMO),
     "nemo-ctc": Kind(factory="from_nemo_ctc", files=("model",)),
     "zipformer-ctc": Kind(factory="from_zipformer_ctc", files=("model",)),
-    "sense-voice": Kind(factory="from_sense_voice", files=("model",), options={"use_itn": True}),
+    "sense-voice": Kind(factory="from_sense_voice", files=("model",), tells=True, options={"use_itn": True}),
     "canary": Kind(factory="from_nemo_canary", files=("encoder", "decoder"), word_times=False, told=True),
     "whisper": Kind(
-        factory="from_whisper", files=("encoder", "decoder"), word_times=False, told=True, options={"language": ""}
+        factory="from_whisper",
+        files=("encoder", "decoder"),
+        word_times=False,
+        told=True,
+        tells=True,
+        options={"language": ""},
     ),
     "moonshine": Kind(
         factory="from_moonshine",
@@ -216,11 +222,14 @@ def tried(settings: EngineSettings) -> Model:
         )
     providers = ["cuda"] * (with_cuda and settings.device != "cpu") + ["cpu"] * (settings.device != "cuda")
     for provider in providers:
-        model = _find(settings, provider)
+        model = find(settings, provider)
         failure, batches = _trial(settings, provider)
         if failure is None:
             return replace(model, batches=batches)
-    raise SetupError(f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}")
+    way_out = "; use a smaller model, or --device cpu" if provider == "cuda" else ""
+    raise SetupError(
+        f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}{way_out}"
+    )
 
 
 _DECODED = b"vivavoce: decoded\n"
@@ -248,7 +257,7 @@ def decode_noise(model: str, compute_type: str, provider: str) -> None:
 
     Says so on standard output, and decodes it twice side by side, which may end the process too.
     """
-    found = _find(EngineSettings(model=model, compute_type=compute_type), provider)
+    found = find(EngineSettings(model=model, compute_type=compute_type), provider)
     recognizer = load(found)
     _decode_noise(found, recognizer, 1)
     sys.stdout.buffer.write(_DECODED)
@@ -271,13 +280,15 @@ def _decode_noise(model: Model, recognizer: Any, count: int) -> None:
         recognizer.decode_streams(streams)
 
 
-def _find(settings: EngineSettings, provider: str) -> Model:
-    """Find out what is in the directory; raises `SetupError`."""
+def find(settings: EngineSettings, provider: str = "cpu") -> Model:
+    """Find out what is in the directory that the settings name, without loading it; raises `SetupError`."""
     if settings.model is None:
         raise SetupError("--engine sherpa-onnx needs a --model: the directory that one of its releases unpacks to")
     directory = Path(settings.model).expanduser()
     if not directory.is_dir():
-        raise SetupError(f"--model {settings.model}: there is no such directory")
+        raise SetupError(
+            f"--model {settings.model}: there is no such directory; `vivavoce models list` names some to download"
+        )
     found = _files(directory, settings.compute_type, provider)
     leading = found.get("encoder") or found.get("model")
     facts = _facts(leading) if leading is not None and leading.suffix == ".onnx" else {}
@@ -292,7 +303,7 @@ def _find(settings: EngineSettings, provider: str) -> Model:
     missing = [part for part in (*KINDS[name].files, "tokens") if part not in found]
     if missing:
         raise SetupError(f"--model {directory} has no {missing[0]}, which a model of the type {name} needs")
-    languages = notes.get("languages") or _languages(name, directory, facts)
+    languages = notes.get("languages") or languages_of(name, directory.name, facts)
     if not languages:
         raise SetupError(
             f'--model {directory}: nothing says which languages it knows; write languages = ["en"], or whichever they '
@@ -377,9 +388,9 @@ def _name(found: Mapping[str, Path], facts: Mapping[str, str]) -> str | None:
     return name
 
 
-def _languages(name: str, directory: Path, facts: Mapping[str, str]) -> tuple[str, ...]:
+def languages_of(kind: str, name: str, facts: Mapping[str, str]) -> tuple[str, ...]:
     """Give the languages of a model, the likeliest first; those that its name names where the type does not say."""
-    match name:
+    match kind:
         case "canary":
             return ("en", "de", "es", "fr")
         case "sense-voice":
@@ -392,7 +403,7 @@ def _languages(name: str, directory: Path, facts: Mapping[str, str]) -> tuple[st
     if prompts := facts.get("prompt_dictionary"):
         codes = [code.partition("-")[0].lower() for code in json.loads(prompts)]
         return tuple(dict.fromkeys(code for code in codes if re.fullmatch("[a-z]{2}", code)))
-    known = f"{directory.name}-{facts.get('url', '').rpartition('/')[2]}".lower()
+    known = f"{name}-{facts.get('url', '').rpartition('/')[2]}".lower()
     parts = re.split(r"[-_]", known)
     if "parakeet" in parts:
         return tuple(_EUROPEAN.split()) if "v3" in parts else tuple(_named(parts)) or ("en",)

@@ -95,5 +95,10 @@ def by_script(text: str, among: Sequence[str]) -> str:
     return likeliest if likeliest in among else among[0]
 
 
+def told_apart(languages: Sequence[str]) -> bool:
+    """Tell whether `by_script` knows each of some languages from the others."""
+    return len([code for code in languages if code not in _SCRIPTS]) <= 1
+
+
 def _confidence(logs: Sequence[float]) -> float:
     return min(1.0, math.exp(sum(logs) / len(logs))) if logs else NO_CONFIDENCE

@@ -311,7 +311,8 @@ def features_of(info: EngineInfo | None) -> tuple[str, ...]:
     """Name what a model does besides writing words, as far as that is known."""
     if info is None:
         return ()
-    detects = ("code_switching", "language_detection") if len(info.languages) > 1 else ()
+    several = info.detects and len(info.languages) > 1
+    detects = ("code_switching", "language_detection") if several else ()
     return (*detects, *(("word_times",) if info.word_times else ()))
 
 

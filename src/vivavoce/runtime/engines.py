@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from vivavoce.config import Settings
+from vivavoce.errors import SetupError
 from vivavoce.model import Clip, Hypothesis
 from vivavoce.plugins import Engine, EngineInfo, EngineSettings, KnownModel, plugin, plugin_names
 from vivavoce.runtime.decode import FINALS_NICE, polite_threads
 
 log = structlog.get_logger()
+
+_FINALS_OPTION = re.compile(r"--(engine|model)(?![\w-])")  # not --engine-key or --engine-threads, which both have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +44,8 @@ class Recipe:
         finals: Engine = plugin("engines", self.engine)(self.told)
         if self.partials is None:
             return finals
-        name, told = self.partials
         try:
-            return Pair(finals, plugin("engines", name)(told))
+            return Pair(finals, _make_quick(*self.partials))
         except BaseException:
             finals.close()
             raise
@@ -56,6 +59,15 @@ class Recipe:
             log.debug("an engine cannot describe itself", engine=self.engine, error=str(error))
             return None
         return info
+
+
+def _make_quick(name: str, told: EngineSettings) -> Engine:
+    """Make the engine for partials; what is wrong with it is told by the names of its own settings."""
+    try:
+        made: Engine = plugin("engines", name)(told)
+    except SetupError as error:
+        raise SetupError(_FINALS_OPTION.sub(r"--partial-\1", str(error))) from error
+    return made
 
 
 async def open_engine(recipe: Recipe) -> Engine:
