@@ -163,9 +163,9 @@ async def assert_sent_is_heard(server: Server, shown: Json) -> None:
     """
     with wave.open(io.BytesIO(server.file(shown["id"]))) as sent:
         rate, audio = sent.getframerate(), sent.readframes(sent.getnframes())
-    assert len(audio) / 2 / rate == pytest.approx(8, abs=1)
+    assert 7.9 < len(audio) / 2 / rate < 12
     await assert_heard_as_directly(server, shown, audio, encoding="wav/pcm", sample_rate=rate)
-    assert share_of(SAID, heard_in(shown)) > 0.8
+    assert share_of(SAID, heard_in(shown)) > 0.7
 
 
 async def grown(audio, seconds):
