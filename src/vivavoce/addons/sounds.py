@@ -1,4 +1,4 @@
-"""What speaks for one English word where another was heard: an edit distance over phones in which like sounds cost less.
+"""What speaks for an English word where another was heard: an edit distance over phones in which like sounds cost less.
 
 A sound is the phones of `pronounce` as one letter each, so that libraries for strings can work on it. `ER` is written
 as a vowel and an R, which speakers of half the world leave out, and of equal neighbours one is kept.

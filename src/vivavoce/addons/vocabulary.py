@@ -7,8 +7,8 @@ Runs of words (windows) are compared with the entries by sound. What speaks for 
 - how unsure the engine was of them.
 
 What speaks against it is how much of that worth is lost to the sound that was heard, each word of the window beyond the
-first, and how sure the engine was of the least sure word: names are seldom misheard with certainty. The weights are those
-of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
+first, and how sure the engine was of the least sure word: names are seldom misheard with certainty. The weights are
+those of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
 written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
 
 The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry. Everything
@@ -320,7 +320,7 @@ class _Listener(ABC):
 
     @abstractmethod
     def _sureness(self, confidence: float) -> float:
-        """Give what the confidence of a window's least sure word says against an entry: 0 or less, least for certainty."""
+        """Give what a window's least sure word says against an entry by its confidence: least for certainty."""
 
     @abstractmethod
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
