@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.addons.sounds import distance, joined, sounds
+from vivavoce.addons.sounds import distance, joined, sounds, worth
 
 SOUNDS = st.text(
     st.sampled_from(sounds("the quick brown fox jumps over a lazy dog, judging measure", 1)[0]), max_size=12
@@ -27,7 +27,7 @@ def apart(one: str, other: str) -> float:
         ("bat", "pat", "cat"),
         ("thin", "fin", "gin"),
         ("bit", "bet", "bought"),
-        ("nine", "mine", "dine"),
+        ("nine", "mine", "fine"),
         ("hotel", "otel", "motel"),
         ("center", "senter", "sender"),
     ],
@@ -54,11 +54,10 @@ def test_a_text_has_all_its_ways_to_be_said_up_to_a_bound():
 
 
 @given(SOUNDS, SOUNDS, SOUNDS)
-def test_the_distance_is_symmetric_and_no_detour_by_leaving_out_is_shorter(one, other, more):
-    """Zero for the same, the same both ways, never more than to leave out one and put in the other."""
+def test_no_detour_by_leaving_out_is_shorter(one, other, more):
+    """Zero for the same, never more than to leave out one and put in the other."""
     assert distance(one, one, 0) == 0
     there = distance(one, other, math.inf)
-    assert there == pytest.approx(distance(other, one, math.inf))
     assert there <= distance(one, "", math.inf) + distance("", other, math.inf) + 1e-9
     assert distance(one + more, other + more, math.inf) <= there + 1e-9
 
@@ -68,6 +67,13 @@ def test_a_limit_gives_the_distance_or_infinity(one, other, limit):
     """A search that is given up early never differs from a whole one."""
     whole = distance(one, other, math.inf)
     assert distance(one, other, limit) == (whole if whole <= limit else math.inf)
+
+
+def test_long_and_rare_sounds_are_worth_more():
+    """Nothing is worth nothing; what is heard everywhere is worth little."""
+    values = [worth("".join(sounds(text, 1))) for text in ("—", "the", "joy", "Zhivago", "Giovanni Zhivago")]
+    assert values == sorted(values)
+    assert values[0] == 0
 
 
 @given(st.lists(SOUNDS))

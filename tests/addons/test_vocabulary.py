@@ -30,6 +30,7 @@ NAMES = [
     "O'Shaughnessy",
     "Kubernetes",
     "Zelensky",
+    "Lisinopril",
 ]
 
 NOT_SAID = """
@@ -67,6 +68,7 @@ def heard(text: str, *entries: str | VocabularyEntry, intensity: float = 0.5, co
         ("the veltricks nine hundred", "the Veltrix 900"),
         ("oshaughnessy?", "O'Shaughnessy?"),
         ("we run coobernetties.", "we run Kubernetes."),
+        ("my living up-road account", "my Lisinopril account"),
     ],
 )
 def test_names_are_written_where_other_words_were_heard(text, becomes):
@@ -116,6 +118,7 @@ def test_an_unsure_word_is_given_up_before_a_sure_one():
     """The engine's confidence is evidence."""
     assert heard("a cup, please", "Cupra", confidence=0.99) == "a cup, please"
     assert heard("to Pelloton", "Peloton", confidence=0.9) == "to Peloton"
+    assert heard("I am checking", "Chongqing", confidence=0.97) == "I am checking"
     assert heard("by delivery", "Deliveroo", confidence=0.99) == "by delivery"
     assert heard("by delivery", "Deliveroo", confidence=0.05) == "by Deliveroo"
 

@@ -1,11 +1,12 @@
-"""How far two English words are from each other by ear: an edit distance over phones in which like sounds cost less.
+"""What speaks for an English word where another was heard: an edit distance over phones in which like sounds cost less.
 
 A sound is the phones of `pronounce` as one letter each, so that libraries for strings can work on it. `ER` is written
 as a vowel and an R, which speakers of half the world leave out, and of equal neighbours one is kept.
 
-Consonants that differ in voice, or in place within a kind, are near each other: that is what a telephone line and small
-models mix up. Vowels lie as far apart as on the vowel chart, diphthongs by both of their ends. What is easily swallowed
-(schwa, H, R, a stop's release) is cheap to leave out or put in.
+All costs are differences of log odds, in nats: how much likelier it is to hear a phone where another one was said than
+to hear it anywhere. They come from counts of what the default engine wrote for the phones of names over the telephone
+(heard_phones.txt, which says how it was made). Where the counts are few, knowledge of phones stands in: consonants that
+differ in voice, or in place within a kind, are near each other, vowels lie as far apart as on the vowel chart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 
 from vivavoce import pronounce
 
@@ -49,16 +53,12 @@ _ALIKE = """
 0.7 NG K | R UH | HH K | D R
 0.9 NG IY
 """
-_SWALLOWED = """
-0.45 HH
-0.5 AH IH R Y
-0.6 W UH DH
-0.65 T D L
-0.7 N V IY EH
-0.8 S AE AA AO UW EY AY OW AW OY
-"""
-_LEFT_OUT = 0.9
-"""What it costs to leave out or put in any other phone."""
+_PRIOR_WEIGHT, _PRIOR_STEEPNESS = 12.0, 4.0
+"""How many sightings of a phone that knowledge counts as, and how much less likely by it a phone is for each unit."""
+_ANYTHING = 0.03
+"""Share of phones for which anything may be heard."""
+_LEAST_PUT_IN = 0.02
+"""What it costs at least to hear a phone that was not said."""
 
 _REPEATED = re.compile(r"(.)\1+")
 
@@ -84,16 +84,29 @@ def sounds(text: str, most: int) -> list[str]:
     return list(dict.fromkeys(joined([sound(phones) for phones in way]) for way in ways))
 
 
-def distance(one: str, other: str, limit: float) -> float:
-    """Give the cost of turning one sound into another, 0 for the same, or infinity where it is beyond `limit`."""
-    gaps = [_INDEL[letter] for letter in other]
+def worth(said: str) -> float:
+    """Give the log odds that speak for a sound that is heard exactly as it is said: more, the longer and rarer."""
+    return sum(_WORTH[letter] for letter in said)
+
+
+def distance(heard: str, said: str, limit: float) -> float:
+    """Give how much of the worth of a sound is lost where another is heard, or infinity where it is beyond `limit`.
+
+    It is 0 for the same sound, and more than the worth for sounds that have nothing to do with each other. Swapped,
+    two sounds are another distance apart.
+    """
+    gaps = [_LEFT_OUT[letter] for letter in said]
     row = [0.0, *itertools.accumulate(gaps)]
-    for letter in one:
-        costs, missing = _COST[letter], _INDEL[letter]
-        left = row[0] + missing
+    for letter in heard:
+        costs, more = _COST[letter], _PUT_IN[letter]
+        left = row[0] + more
         above, row = row, [left]
-        for wanted, gap, corner, over in zip(other, gaps, above, above[1:], strict=False):
-            left = min(corner + costs[wanted], over + missing, left + gap)
+        for wanted, gap, corner, over in zip(said, gaps, above, above[1:], strict=False):
+            left += gap
+            if (change := corner + costs[wanted]) < left:
+                left = change
+            if (put_in := over + more) < left:
+                left = put_in
             row.append(left)
         if min(row) > limit:
             return math.inf
@@ -116,9 +129,65 @@ def _unlike(one: str, other: str) -> float:
     return _OTHER_KIND if one in _VOWELS or other in _VOWELS else _OTHER_CONSONANT
 
 
-_INDEL = {_LETTERS[phone]: _LEFT_OUT for phone in _PHONES} | {
-    _LETTERS[phone]: cost for cost, group in _table(_SWALLOWED) for phone in group
-}
-_COST = {_LETTERS[one]: {_LETTERS[other]: _unlike(one, other) for other in _PHONES} for one in _PHONES}
+_UNLIKE = {(one, other): _unlike(one, other) for one in _PHONES for other in _PHONES}
 for _cost, (_one, _other) in _table(_ALIKE):
-    _COST[_LETTERS[_one]][_LETTERS[_other]] = _COST[_LETTERS[_other]][_LETTERS[_one]] = _cost
+    _UNLIKE[_one, _other] = _UNLIKE[_other, _one] = _cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """What is known of a phone: its share of English speech, how often it was put in or left out, and heard as what."""
+
+    usual: float
+    put_in: int
+    left_out: int
+    heard: Counter[str]
+
+    @property
+    def said(self) -> int:
+        return self.left_out + self.heard.total()
+
+
+def _counts() -> dict[str, _Counts]:
+    lines = files("vivavoce.addons").joinpath("heard_phones.txt").read_text(encoding="utf-8").splitlines()
+    counts = {}
+    for phone, usual, put_in, left_out, *heard in (line.split() for line in lines if not line.startswith("#")):
+        times = Counter(dict(zip(heard[::2], map(int, heard[1::2]), strict=True)))
+        counts[phone] = _Counts(usual=int(usual) / 10_000, put_in=int(put_in), left_out=int(left_out), heard=times)
+    return counts
+
+
+def _chances(counts: dict[str, _Counts], said: str, mean_left_out: float) -> tuple[dict[str, float], float]:
+    """Give the log odds of each phone where one was said, and the log of the chance that nothing was heard."""
+    of, weight = counts[said], _PRIOR_WEIGHT
+    likely = {phone: counts[phone].usual * math.exp(-_PRIOR_STEEPNESS * _UNLIKE[said, phone]) for phone in counts}
+    total = sum(likely.values())
+    lost = (of.left_out + weight * mean_left_out) / (of.said + weight)
+    odds = {}
+    for phone, each in counts.items():
+        share = (of.heard[phone] + weight * likely[phone] / total) / (of.heard.total() + weight)
+        odds[phone] = math.log((1 - lost) * ((1 - _ANYTHING) * share / each.usual + _ANYTHING))
+    return odds, math.log(lost)
+
+
+def _costs() -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float], dict[str, float]]:
+    """Give the costs of a letter heard for one said, of one put in and of one left out, and the worth of each."""
+    counts = _counts()
+    said = sum(each.said for each in counts.values())
+    mean_left_out = sum(each.left_out for each in counts.values()) / said
+    mean_put_in = sum(each.put_in for each in counts.values()) / said
+    weight = 2 * _PRIOR_WEIGHT
+    cost: dict[str, dict[str, float]] = {_LETTERS[phone]: {} for phone in counts}
+    put_in, left_out, worth = {}, {}, {}
+    for phone, each in counts.items():
+        letter = _LETTERS[phone]
+        odds, lost = _chances(counts, phone, mean_left_out)
+        worth[letter], left_out[letter] = odds[phone], odds[phone] - lost
+        more = (each.put_in + weight * mean_put_in * each.usual) / (said + weight)
+        put_in[letter] = max(_LEAST_PUT_IN, math.log(each.usual / more))
+        for other in counts:
+            cost[_LETTERS[other]][letter] = max(0.0, odds[phone] - odds[other])
+    return cost, put_in, left_out, worth
+
+
+_COST, _PUT_IN, _LEFT_OUT, _WORTH = _costs()

@@ -2,11 +2,12 @@
 
 Runs of words (windows) are compared with the entries by sound. What speaks for an entry, all in the logarithm of odds:
 
-- its length: a long name is not met by chance;
+- the worth of its sound: a long name, or one with rare sounds, is not met by chance;
 - how seldom the window's words are used: engines write rare words, or none that exist, for names they do not know;
 - how unsure the engine was of them.
 
-What speaks against it is the distance between the sounds, and each word of the window beyond the first. The weights are
+What speaks against it is how much of that worth is lost to the sound that was heard, each word of the window beyond the
+first, and how sure the engine was of the least sure word: names are seldom misheard with certainty. The weights are
 those of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
 written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
 
@@ -50,19 +51,22 @@ MOST_SOUNDS = 6
 MORE_WORDS = 2
 """A window may have so many words more than the entry: an engine that does not know a name writes several for it."""
 
-_BIAS, _BY_DISTANCE, _BY_LENGTH, _BY_SURPRISE, _BY_DOUBT, _BY_WORD = -7.25, -3.05, 1.0, 0.32, 1.44, -1.7
-_LENGTH_COUNTED = 12
+_BIAS, _BY_DISTANCE, _BY_WORTH = -4.93, -0.59, 0.48
+_BY_SURPRISE, _BY_DOUBT, _BY_WORD, _BY_SURENESS = 0.16, 0.37, -0.89, -1.57
+_WORTH_COUNTED = 32.0
 _UNHEARD, _LEAST_CONFIDENCE = 18.0, 0.02
 """Surprise of a word that the language model lacks, in nats, and the confidence that lower ones count as."""
-_STRICTEST, _EASIER = 2.6, 4.0
-"""Log odds asked for at intensity 0, and by how much less at intensity 1, with the square of what is between."""
-_NEAREST, _WIDER, _FARTHEST = 0.1, 0.7, 0.6
-"""Distance for each phone that is let pass at intensity 0, by how much more at intensity 1, and the most at any."""
+_SURE_BEYOND = 1.03
+"""Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
+_STRICTEST, _EASIER = 2.2, 3.6
+"""Log odds asked for at intensity 0, and by how much less at intensity 1."""
+_NEAREST, _WIDER, _FARTHEST = 0.2, 1.0, 0.8
+"""Share of its worth that an entry may lose at intensity 0, by how much more at intensity 1, and the most at any."""
 _OTHER_LETTERS = 0.3
 """Share of wrong letters that is let pass at intensity 1, where there are no sounds to go by."""
 _SHORT = 3
 """Letters of words that are taken for usual there."""
-_LEAST_PER_EDIT = 0.3
+_LEAST_PER_EDIT = 2.0
 """Sounds that differ in n phones are taken to be n times this apart at least, which spares measuring most of them.
 Single edits can cost less, the sum of several hardly ever does."""
 _AT_ONCE = 256
@@ -206,6 +210,9 @@ class _Window:
 class _Listener(ABC):
     """Finds entries by their letters, then by how they sound in one language."""
 
+    _per_edit: float
+    """What one edit costs at least, or hardly ever less."""
+
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._same = rewriting.Phrases(_letters, joint="", more=MORE_WORDS)
         for ending in ("", "'s"):
@@ -255,6 +262,7 @@ class _Listener(ABC):
         bare = [rewriting.bare(text) for text in texts]
         said = [self._sound(body) if n not in taken else "" for n, (_, body, _) in enumerate(bare)]
         odds = [self._for_word(body, sure) for (_, body, _), sure in zip(bare, confidences, strict=True)]
+        sure = [self._sureness(confidence) for confidence in confidences]
         most_words = int(self._words.max(initial=0))
         for first in (n for n, sound in enumerate(said) if sound):
             for stop in range(first + 1, min(first + most_words, len(texts)) + 1):
@@ -271,7 +279,7 @@ class _Listener(ABC):
                         lead=lead,
                         trail=ending + trail,
                         sound=sounds.joined([*said[first : stop - 1], last]),
-                        odds=sum(odds[first:stop]) + _BY_WORD * (stop - first - 1),
+                        odds=sum(odds[first:stop]) + _BY_WORD * (stop - first - 1) + max(sure[first:stop]),
                     )
                 if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
                     break
@@ -286,7 +294,7 @@ class _Listener(ABC):
             [form.sound for form in self._forms],
             scorer=Levenshtein.distance,
         )
-        slack = rooms - edits * _LEAST_PER_EDIT
+        slack = rooms - edits * self._per_edit
         near = np.argwhere(slack >= 0)
         if len(near) > _MOST_MEASURED:
             near = near[np.argsort(-slack[slack >= 0], kind="stable")[:_MOST_MEASURED]]
@@ -311,6 +319,10 @@ class _Listener(ABC):
         """Give what the presence of a word in a window says for its being misheard."""
 
     @abstractmethod
+    def _sureness(self, confidence: float) -> float:
+        """Give what a window's least sure word says against an entry by its confidence: least for certainty."""
+
+    @abstractmethod
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
         """Give the largest distance from a sound that is let pass, and the odds for the sound itself."""
 
@@ -326,6 +338,8 @@ class _Listener(ABC):
 class _English(_Listener):
     """Listens to phones."""
 
+    _per_edit = _LEAST_PER_EDIT
+
     def _sounds(self, text: str) -> list[str]:
         return sounds.sounds(text, MOST_SOUNDS)
 
@@ -335,10 +349,14 @@ class _English(_Listener):
     def _for_word(self, word: str, confidence: float) -> float:
         return _BY_SURPRISE * _surprise(word) - _BY_DOUBT * math.log(max(confidence, _LEAST_CONFIDENCE))
 
+    def _sureness(self, confidence: float) -> float:
+        return -_BY_SURENESS * math.log(_SURE_BEYOND - min(confidence, 1.0))
+
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
         share = min(_NEAREST + _WIDER * intensity, _FARTHEST)
-        asked = _STRICTEST - _EASIER * intensity**2
-        return share * len(sound), _BIAS - asked + _BY_LENGTH * min(len(sound), _LENGTH_COUNTED)
+        asked = _STRICTEST - _EASIER * intensity
+        worth = sounds.worth(sound)
+        return share * worth, _BIAS - asked + _BY_WORTH * min(worth, _WORTH_COUNTED)
 
     def _usual(self, text: str) -> bool:
         return sum(_surprise(word) for word in text.split()) < _USUAL
@@ -350,6 +368,8 @@ class _English(_Listener):
 class _Foreign(_Listener):
     """Compares letters, without accents and double ones, and knows no other evidence."""
 
+    _per_edit = 1.0
+
     def _sounds(self, text: str) -> list[str]:
         return [sounds.joined([self._sound(word) for word in text.split()])]
 
@@ -358,6 +378,9 @@ class _Foreign(_Listener):
         return sounds.joined([letter for letter in plain if letter.isalnum()])
 
     def _for_word(self, word: str, confidence: float) -> float:  # noqa: ARG002 - how usual a word is is not known
+        return 0.0
+
+    def _sureness(self, confidence: float) -> float:  # noqa: ARG002 - nor is how sure an engine has to be
         return 0.0
 
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
