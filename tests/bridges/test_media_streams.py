@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import streams
 from vivavoce.bridges import media_streams
 from vivavoce.bridges.calls import Call
-from vivavoce.bridges.media_streams import MAX_FRAME_BYTES, MAX_UNREADABLE, MediaStreams
+from vivavoce.bridges.media_streams import MAX_FRAME_BYTES, MAX_UNREADABLE, MediaStreamsBridge
 from vivavoce.config import Settings
 from vivavoce.errors import InvalidConfig, NotAllowed, SetupError, VivavoceError
 from vivavoce.reception.access import Caller
@@ -97,7 +97,7 @@ async def served(
         "type": "websocket", "path": path, "headers": [(b"host", b"speech.example.net"), *encoded], "scheme": "ws",
         "query_string": query.encode(), "client": ("192.0.2.1", 4000), "path_params": {"key": key} if key else {},
     }  # fmt: skip
-    bridge = MediaStreams(calls, settings or Settings())
+    bridge = MediaStreamsBridge(calls, settings or Settings())
     async with asyncio.timeout(30):
         await bridge.sockets[f"/bridges/{name}"](WebSocket(scope, coming.get, send))
     await bridge.close()
@@ -285,4 +285,4 @@ def test_a_secret_whose_package_is_missing_is_one_clear_line(setting, package, m
 
     monkeypatch.setattr("vivavoce.bridges.signatures.import_module", missing)
     with pytest.raises(SetupError, match=rf"vivavoce\[{package}\]"):
-        MediaStreams(Calls.__new__(Calls), Settings(**{setting: "secret"}))
+        MediaStreamsBridge(Calls.__new__(Calls), Settings(**{setting: "secret"}))

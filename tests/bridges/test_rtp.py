@@ -11,7 +11,7 @@ import pytest
 
 from legs import Calls
 from vivavoce.bridges import rtp
-from vivavoce.bridges.rtp import MAX_STRANGERS, RtpDoor
+from vivavoce.bridges.rtp import MAX_STRANGERS, RtpBridge
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
@@ -26,7 +26,7 @@ def packet(number, *, ssrc=1, kind=0):
 
 @asynccontextmanager
 async def door_for(calls, **settings):
-    door = RtpDoor(calls, load_settings(**{"rtp_timeout": 0.3, "bridge_allow": HOST, **settings}))
+    door = RtpBridge(calls, load_settings(**{"rtp_timeout": 0.3, "bridge_allow": HOST, **settings}))
     try:
         yield door
     finally:

@@ -15,7 +15,7 @@ from aiosipua.message import SipRequest
 
 from legs import Calls
 from phone import OFFER, Phone, authorization, status
-from vivavoce.bridges.sip import SipDoor
+from vivavoce.bridges.sip import SipBridge
 from vivavoce.bridges.sip_digest import NONCE_S, Digest
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
@@ -27,7 +27,7 @@ PACKET = 160
 @asynccontextmanager
 async def ringing(calls, **settings):
     """Give an open door and a telephone."""
-    door = SipDoor(calls, load_settings(sip_listen="127.0.0.1:0", **settings))
+    door = SipBridge(calls, load_settings(sip_listen="127.0.0.1:0", **settings))
     await door.open()
     phone = Phone(door._port.local_addr)
     try:
@@ -417,6 +417,6 @@ async def test_a_port_that_is_taken_is_one_clear_line():
     """The error names the address and the setting."""
     async with ringing(Calls()) as (door, _):
         port = door._port.local_addr[1]
-        second = SipDoor(Calls(), load_settings(sip_listen=f"127.0.0.1:{port}"))
+        second = SipBridge(Calls(), load_settings(sip_listen=f"127.0.0.1:{port}"))
         with pytest.raises(SetupError, match=rf"127\.0\.0\.1:{port}: .* --sip-listen"):
             await second.open()

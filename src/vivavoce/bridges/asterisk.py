@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.websockets import WebSocket  # the web framework reads the handlers' annotations
 
+from vivavoce.bridges.call_socket import call_socket, key_of
 from vivavoce.bridges.calls import Call
 from vivavoce.bridges.carrying import WebBridge
-from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.errors import MalformedMessage, UnsupportedAudio
 from vivavoce.wire.asterisk import SUBPROTOCOL, Malformed, MediaStart, read_control
 from vivavoce.wire.call import request_of
@@ -43,7 +43,7 @@ class AsteriskBridge(WebBridge):
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
-        async with media_socket(websocket, NAME) as socket:
+        async with call_socket(websocket, NAME) as socket:
             caller = await self._calls.admit(websocket, key=key_of(websocket))
             await socket.accept(SUBPROTOCOL)
             start = _start(await socket.first())

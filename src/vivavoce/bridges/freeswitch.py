@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.websockets import WebSocket  # the web framework reads the handlers' annotations
 
+from vivavoce.bridges.call_socket import call_socket, key_of
 from vivavoce.bridges.calls import Call
 from vivavoce.bridges.carrying import WebBridge
-from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.errors import NotAllowed
 from vivavoce.wire.call import request_of
 from vivavoce.wire.freeswitch import open_call
@@ -43,7 +43,7 @@ class FreeSwitchBridge(WebBridge):
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
-        async with media_socket(websocket, NAME) as socket:
+        async with call_socket(websocket, NAME) as socket:
             caller = await self._admitted(websocket)
             await socket.accept()
             first = await socket.first()

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import structlog
 
+from vivavoce.bridges.call_socket import call_socket, key_of
 from vivavoce.bridges.calls import Call, Calls, Leg
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, WebBridge, carry
-from vivavoce.bridges.media_socket import key_of, media_socket
 from vivavoce.bridges.signatures import checks
 from vivavoce.errors import MalformedMessage, NotAllowed
 from vivavoce.model import AudioFormat
@@ -75,7 +75,7 @@ class _Lost:
 _Event = StreamEvent | _Quiet | _Lost
 
 
-class MediaStreams(WebBridge):
+class MediaStreamsBridge(WebBridge):
     """The bridge of all networks that stream calls over WebSockets, two paths for each: without and with a key."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
@@ -89,7 +89,7 @@ class MediaStreams(WebBridge):
 
     async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
         """Serve one socket from its handshake to its end."""
-        async with media_socket(websocket, dialect.name) as socket:
+        async with call_socket(websocket, dialect.name) as socket:
             caller = await self._admit(dialect, websocket)
             await socket.accept()
             stream = _Stream(dialect, websocket)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from vivavoce.bridges.calls import Call, parameters_of
-from vivavoce.bridges.media import ENCODING, Media, open_port
+from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.reception.origin import is_in, is_loopback
 from vivavoce.runtime import metrics
@@ -48,14 +48,14 @@ Key = tuple[str, int, int]
 
 
 class _Port(asyncio.DatagramProtocol):
-    def __init__(self, door: RtpDoor) -> None:
-        self._door = door
+    def __init__(self, bridge: RtpBridge) -> None:
+        self._bridge = bridge
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        self._door.hear(data, str(addr[0]), addr[1])
+        self._bridge.hear(data, str(addr[0]), addr[1])
 
 
-class RtpDoor:
+class RtpBridge:
     """The bridge `rtp`."""
 
     sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {}
@@ -65,7 +65,7 @@ class RtpDoor:
         self._formats = payload_formats(settings.rtp_types)
         self._parameters = parameters_of(settings)
         self._transport: asyncio.DatagramTransport | None = None
-        self._streams: dict[Key, Media] = {}
+        self._streams: dict[Key, RtpMedia] = {}
         self._strangers: OrderedDict[Key, RtpPacket] = OrderedDict()
         self._ignored: OrderedDict[Key, tuple[float, bool]] = OrderedDict()
         """Until when, and whether a packet that comes before puts it off."""
@@ -127,7 +127,7 @@ class RtpDoor:
             metrics.REFUSALS.labels("rtp_streams").inc()
             self._refuse(key, "as many streams as --rtp-streams allows are open", retryable=True)
             return
-        media = Media(self._formats, form.sample_rate, delay_s=settings.jitter_delay, silent_s=settings.rtp_timeout)
+        media = RtpMedia(self._formats, form.sample_rate, delay_s=settings.jitter_delay, silent_s=settings.rtp_timeout)
         media.hear(before)
         media.hear(packet)
         self._streams[key] = media
@@ -135,7 +135,7 @@ class RtpDoor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, key: Key, media: Media, sample_rate: int) -> None:
+    async def _serve(self, key: Key, media: RtpMedia, sample_rate: int) -> None:
         leg = None
         host, port, ssrc = key
         try:

@@ -29,7 +29,7 @@ from aiosipua.uas import SipUAS
 
 from vivavoce import __version__
 from vivavoce.bridges.calls import Call, parameters_of
-from vivavoce.bridges.media import ENCODING, Media, open_port
+from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
 from vivavoce.config.values import users_in
@@ -65,7 +65,7 @@ _PORT_TRIES = 50
 _NOT_SENDING = {"recvonly", "inactive"}
 
 
-class SipDoor:
+class SipBridge:
     """The bridge `sip`."""
 
     sockets: Mapping[str, Callable[[Any], Awaitable[None]]] = {}
@@ -270,7 +270,7 @@ class _Line(asyncio.DatagramProtocol):
         self.call = call
         self._settings = settings
         self._formats = dict(STATIC_FORMATS)
-        self.media = Media(self._formats, SAMPLE_RATE, delay_s=settings.jitter_delay, silent_s=settings.sip_timeout)
+        self.media = RtpMedia(self._formats, SAMPLE_RATE, delay_s=settings.jitter_delay, silent_s=settings.sip_timeout)
         self._hosts = {call.source_addr[0]}
         self._transport: asyncio.DatagramTransport | None = None
         self._host, self._number, self._answers = "", 0, 0

@@ -1,4 +1,4 @@
-"""The UDP port of the SIP door: transactions under aiosipua's user agent, which has none for requests.
+"""The UDP port of the SIP bridge: transactions under aiosipua's user agent, which has none for requests.
 
 A request that comes again, because our answer or theirs was lost, gets the last answer again and nobody hears of it
 (RFC 3261, 17.2). An INVITE that is refused gets its answer until it is acknowledged, and a BYE of ours goes out until
@@ -26,7 +26,7 @@ from aiosipua.message import SipMessage, SipRequest, SipResponse, missing_requir
 from aiosipua.transaction import T1, T2, TIMER_H
 from aiosipua.transport import SipTransport
 
-from vivavoce.bridges.media import open_port
+from vivavoce.bridges.rtp_media import open_port
 
 log = structlog.get_logger()
 

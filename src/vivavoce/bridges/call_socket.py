@@ -39,7 +39,7 @@ _HUNG_UP = {1000, 1001}
 _MAX_REASON_BYTES = 120
 
 
-class MediaSocket:
+class CallSocket:
     """One WebSocket of a call."""
 
     def __init__(self, websocket: WebSocket) -> None:
@@ -106,9 +106,9 @@ class MediaSocket:
 
 
 @asynccontextmanager
-async def media_socket(websocket: WebSocket, bridge: str) -> AsyncIterator[MediaSocket]:
+async def call_socket(websocket: WebSocket, bridge: str) -> AsyncIterator[CallSocket]:
     """Give a socket for the block, whose errors close it."""
-    socket = MediaSocket(websocket)
+    socket = CallSocket(websocket)
     peer = websocket.client.host if websocket.client is not None else ""
     try:
         yield socket

@@ -1,6 +1,6 @@
 """RTP media on its way to a session: packets in as they arrive, settled audio out to the leg of a call.
 
-The plain RTP door and the SIP door share this. `hear` is called from a socket's callback and only puts a packet into
+The bridges for plain RTP and for SIP share this. `hear` is called from a socket's callback and only puts a packet into
 the jitter buffer; `pour` takes what is settled every `TICK_S` and feeds it. While the leg waits for the disk, packets
 stay in the buffer, up to its bound.
 """
@@ -31,7 +31,7 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 """Two seconds of 256 streams; the system may give less."""
 
 
-class Media:
+class RtpMedia:
     """The audio of one RTP stream; `silent_s` without a packet ends it, None never does."""
 
     def __init__(
