@@ -11,7 +11,7 @@ from recordings import wheel_recording
 from server import serving, start
 from sound import pcm
 from vivavoce.model import SAMPLE_RATE
-from vivavoce.wire.schema import LANGUAGES
+from vivavoce.wire.fields import LANGUAGES
 from whisper_model import make_model
 
 CHUNK = 3200

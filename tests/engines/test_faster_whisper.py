@@ -25,7 +25,7 @@ from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, spread_words
 from vivavoce.plugins import EngineSettings
 from vivavoce.testing.engines import check_engine
-from vivavoce.wire.schema import LANGUAGES
+from vivavoce.wire.fields import LANGUAGES
 from whisper_model import make_model
 
 SPEECH = wheel_recording("two_cities")[: 3 * SAMPLE_RATE]

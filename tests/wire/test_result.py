@@ -23,8 +23,9 @@ from vivavoce.model import (
     Word,
 )
 from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
+from vivavoce.wire.fields import LANGUAGES
 from vivavoce.wire.result import number, recorded_s, session_body, timestamp
-from vivavoce.wire.schema import FEATURES, LANGUAGES, Capabilities, parse_request
+from vivavoce.wire.schema import FEATURES, Capabilities, parse_request
 
 SESSION = "7c1e2b90-5d34-4f0a-9b6e-2f8a41c7d3e5"
 ANY = Capabilities(languages=LANGUAGES, features=FEATURES)

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from vivavoce.errors import InvalidConfig, Unsupported
 from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
-from vivavoce.wire.schema import (
-    FEATURES,
-    LANGUAGES,
-    MAX_METADATA_CHARS,
-    MAX_PROBLEMS,
-    Capabilities,
-    InitRequest,
-    options_of,
-    parse_request,
-)
+from vivavoce.wire.fields import LANGUAGES, MAX_METADATA_CHARS, MAX_PROBLEMS
+from vivavoce.wire.schema import FEATURES, Capabilities, InitRequest, options_of, parse_request
 
 ENGLISH = Capabilities(languages=frozenset({"en"}))
 EVERYTHING = Capabilities(languages=LANGUAGES, features=FEATURES)

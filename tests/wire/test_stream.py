@@ -18,9 +18,10 @@ from vivavoce.errors import (
     Unsupported,
 )
 from vivavoce.model import Utterance, Word
+from vivavoce.wire.fields import LANGUAGES
 from vivavoce.wire.live import CloseCode, render
 from vivavoce.wire.opening import MAX_CONFIG_CHARS, Audio, Complaint, End, Opening, Refusal, refusal_of
-from vivavoce.wire.schema import FEATURES, LANGUAGES, Capabilities, parse_request
+from vivavoce.wire.schema import FEATURES, Capabilities, parse_request
 from vivavoce.wire.stream import NAMES, SimpleStream
 
 EVERYTHING = Capabilities(languages=LANGUAGES, features=FEATURES)

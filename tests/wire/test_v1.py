@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from vivavoce import events as ev
 from vivavoce.model import Utterance, Word
+from vivavoce.wire.fields import LANGUAGES
 from vivavoce.wire.live import CloseCode, render
 from vivavoce.wire.opening import Audio, Complaint, End, Opening, Refusal
-from vivavoce.wire.schema import FEATURES, LANGUAGES, Capabilities, parse_request
+from vivavoce.wire.schema import FEATURES, Capabilities, parse_request
 from vivavoce.wire.v1 import V1Live
 
 EVERYTHING = Capabilities(languages=LANGUAGES, features=FEATURES)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vivavoce.errors import INVALID, InvalidConfig, Unsupported
 from vivavoce.runtime.outbound import Refusal, names_private_address, parse_url
-from vivavoce.wire.schema import Capabilities, InitRequest, checked, parse_request
+from vivavoce.wire.fields import checked
+from vivavoce.wire.schema import Capabilities, InitRequest, parse_request
 
 if TYPE_CHECKING:
     from vivavoce.config import Settings

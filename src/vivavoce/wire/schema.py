@@ -4,191 +4,50 @@
 and what one field demands of another give `InvalidConfig` with one string per field; a well-formed request for
 something this installation lacks gives `Unsupported`. What is left becomes the *effective request*: every field with
 its default filled in, which is stored with the session, shown as `request_params`, and read back by `options_of`. A new
-option therefore needs a field here, a line in `_FEATURES` while not everybody has it, and a line in `options_of`.
-
-How values are read:
-
-* An explicit null is an absent field, at every level but inside `custom_metadata`.
-* Types are strict: no "16" for 16, no true for 1. A float without a fraction passes for an integer, since JSON has one
-  number type (JSON Schema counts 16.0 as an integer too) and an integer passes for a float. NaN and the infinities,
-  which Python's own JSON reader lets through, do not pass, nor do lone surrogates, which could never be sent back.
-* Names nobody knows are refused at every level. Gladia refuses them at the top only; below, a misspelt flag would
-  silently do nothing. The exceptions are the names in `ignored`, which old and current clients do send.
+option therefore needs a field here, a line in `_FEATURES` while not everybody has it, and a line in `options_of`. How
+values are read and refused is said in `fields`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    AnyUrl,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
-    UrlConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from vivavoce.errors import INVALID, InvalidConfig, Unsupported
+from vivavoce.errors import Unsupported
 from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
-
-_CODES = (  # one string, since a list would be broken into a hundred lines
-    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
-    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd "
-    "si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
+from vivavoce.wire.fields import (
+    ENTRY_TAG,
+    PROBLEM,
+    TEXT_TAG,
+    Fields,
+    Fraction,
+    HttpUrl,
+    Language,
+    Metadata,
+    Text,
+    TranslationLanguage,
+    Whole,
+    checked,
+    invalid,
+    whole,
 )
-LANGUAGES = frozenset(_CODES.split())
-"""Codes that the protocol knows as spoken languages."""
-
-TRANSLATION_LANGUAGES = LANGUAGES | {"wo"}
-"""Codes that the protocol knows as translation targets."""
-
-MAX_METADATA_CHARS = 2000
-MAX_METADATA_DEPTH = 64
-"""Nesting beyond this would only serve to exhaust the stack of whoever writes the metadata out again."""
 
 MAX_VOCABULARY = 1000
 MAX_VOCABULARY_CHARS = 10_000
 """Entries, and letters of all of them together, of a vocabulary or a spelling dictionary."""
 
-MAX_PROBLEMS = 100
-"""Strings in one error; a body can hold any number of wrong list items."""
-
 _Listing = TypeVar("_Listing", list[Any], dict[str, Any])
-_Object = TypeVar("_Object", bound="Fields")
-
-_PROBLEM = "problem"
-_TEXT_TAG, _ENTRY_TAG = "<text>", "<entry>"
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _unicode(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError(_PROBLEM, "must be valid Unicode text") from None
-    return value
-
-
-def _legible(name: Any) -> Any:
-    """Give a field's name without lone surrogates, at which pydantic would give up on the whole object."""
-    return name.encode("utf-8", "replace").decode("utf-8") if isinstance(name, str) else name
-
-
-def _among(values: frozenset[str]) -> Callable[[str], str]:
-    """Give the check of a string out of `values`; a Literal of a hundred codes would need a hundred lines."""
-    listed = ", ".join(sorted(values))
-
-    def check(value: str) -> str:
-        if value not in values:
-            raise PydanticCustomError(_PROBLEM, "must be one of the following values: {listed}", {"listed": listed})
-        return value
-
-    return check
-
-
-_URL = TypeAdapter(Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], host_required=True)])
-
-
-def _http_url(value: str) -> str:
-    try:
-        _URL.validate_python(_unicode(value))
-    except ValidationError:
-        raise PydanticCustomError(_PROBLEM, "must be an http or https URL") from None
-    return value
-
-
-def _depth(value: Any) -> int:
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        level = [child for item in level for child in _children(item)]
-    return depth
-
-
-def _children(item: Any) -> list[Any]:
-    if isinstance(item, dict):
-        return list(item.values())
-    return item if isinstance(item, list) else []
-
-
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except RecursionError:
-        raise PydanticCustomError(_PROBLEM, "must not be nested so deeply") from None
-    except (ValueError, TypeError):
-        raise PydanticCustomError(_PROBLEM, "must hold plain JSON: finite numbers and valid Unicode") from None
-    if len(text) > MAX_METADATA_CHARS:
-        raise PydanticCustomError(
-            _PROBLEM, "must not be longer than {limit} characters as JSON", {"limit": MAX_METADATA_CHARS}
-        )
-    if _depth(value) > MAX_METADATA_DEPTH:
-        raise PydanticCustomError(
-            _PROBLEM, "must not be nested deeper than {limit} levels", {"limit": MAX_METADATA_DEPTH}
-        )
-    return value
-
-
-def _few(value: _Listing) -> _Listing:
-    """Bound a vocabulary, whose every entry costs each final a little."""
-    if len(value) > MAX_VOCABULARY:
-        raise PydanticCustomError(_PROBLEM, "must not contain more than {limit} entries", {"limit": MAX_VOCABULARY})
-    entries = value.items() if isinstance(value, dict) else value
-    if sum(map(_letters, entries)) > MAX_VOCABULARY_CHARS:
-        raise PydanticCustomError(
-            _PROBLEM, "must not be longer than {limit} characters in all", {"limit": MAX_VOCABULARY_CHARS}
-        )
-    return value
-
-
-def _letters(entry: Any) -> int:
-    match entry:
-        case str():
-            return len(entry)
-        case VocabularyEntry():
-            return _letters([entry.value, entry.pronunciations or []])
-        case _:
-            return sum(map(_letters, entry))
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Text = Annotated[str, AfterValidator(_unicode)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Language = Annotated[str, AfterValidator(_among(LANGUAGES)), Field(json_schema_extra={"enum": [*sorted(LANGUAGES)]})]
-TranslationLanguage = Annotated[
-    str,
-    AfterValidator(_among(TRANSLATION_LANGUAGES)),
-    Field(json_schema_extra={"enum": [*sorted(TRANSLATION_LANGUAGES)]}),
-]
-
-
-class Fields(BaseModel):
-    """One object of a request, whatever the protocol; the module's head has the rules for its values."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    ignored: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_absent(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {_legible(name): item for name, item in value.items() if item is not None and name not in cls.ignored}
 
 
 class LanguageConfig(Fields):
@@ -220,12 +79,34 @@ class VocabularyEntry(Fields):
 
 def _vocabulary_tag(value: Any) -> str | None:
     if isinstance(value, str):
-        return _TEXT_TAG
-    return _ENTRY_TAG if isinstance(value, dict | VocabularyEntry) else None
+        return TEXT_TAG
+    return ENTRY_TAG if isinstance(value, dict | VocabularyEntry) else None
+
+
+def _few(value: _Listing) -> _Listing:
+    """Bound a vocabulary, whose every entry costs each final a little."""
+    if len(value) > MAX_VOCABULARY:
+        raise PydanticCustomError(PROBLEM, "must not contain more than {limit} entries", {"limit": MAX_VOCABULARY})
+    entries = value.items() if isinstance(value, dict) else value
+    if sum(map(_letters, entries)) > MAX_VOCABULARY_CHARS:
+        raise PydanticCustomError(
+            PROBLEM, "must not be longer than {limit} characters in all", {"limit": MAX_VOCABULARY_CHARS}
+        )
+    return value
+
+
+def _letters(entry: Any) -> int:
+    match entry:
+        case str():
+            return len(entry)
+        case VocabularyEntry():
+            return _letters([entry.value, entry.pronunciations or []])
+        case _:
+            return sum(map(_letters, entry))
 
 
 VocabularyItem = Annotated[
-    Annotated[Text, Tag(_TEXT_TAG)] | Annotated[VocabularyEntry, Tag(_ENTRY_TAG)], Discriminator(_vocabulary_tag)
+    Annotated[Text, Tag(TEXT_TAG)] | Annotated[VocabularyEntry, Tag(ENTRY_TAG)], Discriminator(_vocabulary_tag)
 ]
 
 
@@ -271,7 +152,7 @@ class DiarizationConfig(Fields):
     def _in_order(self) -> DiarizationConfig:
         given = (self.min_speakers, self.number_of_speakers, self.max_speakers)
         if (numbers := [number for number in given if number]) != sorted(numbers):
-            raise PydanticCustomError(_PROBLEM, "must not hold numbers of speakers that contradict each other")
+            raise PydanticCustomError(PROBLEM, "must not hold numbers of speakers that contradict each other")
         return self
 
 
@@ -352,9 +233,7 @@ class MessagesConfig(Fields):
 class CallbackConfig(Fields):
     """Where messages are posted to, and which."""
 
-    url: Annotated[str, AfterValidator(_http_url), Field(json_schema_extra={"format": "uri"})] | None = Field(
-        default=None, description="Receives one POST per message."
-    )
+    url: HttpUrl | None = Field(default=None, description="Receives one POST per message.")
     receive_partial_transcripts: bool = Field(default=False, description="As in messages_config.")
     receive_final_transcripts: bool = Field(default=True, description="As in messages_config.")
     receive_speech_events: bool = Field(default=False, description="As in messages_config.")
@@ -375,12 +254,12 @@ class InitRequest(Fields):
     encoding: Literal["wav/pcm", "wav/alaw", "wav/ulaw"] = Field(
         default="wav/pcm", description="Sample format, little-endian; a WAV header before the samples is fine."
     )
-    bit_depth: Annotated[Literal[8, 16, 24, 32], BeforeValidator(_whole)] = Field(
+    bit_depth: Annotated[Literal[8, 16, 24, 32], BeforeValidator(whole)] = Field(
         default=16, description="Bits of a PCM sample; A-law and µ-law samples have 8 whatever is stated."
     )
     sample_rate: Whole = Field(default=16_000, ge=8_000, le=48_000, description="Samples a second of one channel, Hz.")
     channels: Whole = Field(default=1, ge=1, le=8, description="Interleaved channels, each transcribed on its own.")
-    custom_metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = Field(
+    custom_metadata: Metadata | None = Field(
         default=None, description="Kept with the session; at most 2000 characters as JSON."
     )
     model: Text = Field(default="solaria-1", description="A model of `GET /v1/models`; any other name is the default.")
@@ -473,7 +352,7 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
         for flag, needed in _NEEDS.items()
         if _at(asked, flag) and _at(asked, needed) is None
     ]:
-        raise _invalid(lacking)
+        raise invalid(lacking)
     if missing := _missing(asked, capabilities):
         raise Unsupported("; ".join(missing))
     request = asked.model_dump(exclude={"custom_metadata"}, exclude_none=True)
@@ -482,15 +361,6 @@ def parse_request(body: object, capabilities: Capabilities) -> ParsedRequest:
         if not live[flag]:
             del live[flag]
     return ParsedRequest(request=request, custom_metadata=asked.custom_metadata, options=options_of(request))
-
-
-def checked(model: type[_Object], body: object) -> _Object:
-    """Read parsed JSON as an object of this kind; raises `InvalidConfig` with one string per wrong field."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=True, include_input=False)
-        raise _invalid([_problem(problem) for problem in problems[:MAX_PROBLEMS]]) from None
 
 
 def options_of(request: Mapping[str, Any]) -> SessionOptions:
@@ -582,62 +452,3 @@ def _missing(asked: InitRequest, capabilities: Capabilities) -> list[str]:
                 f"{path}: nothing on this installation provides {name} ({remedy}); leave it out or set it to false"
             )
     return missing
-
-
-def _invalid(problems: list[str]) -> InvalidConfig:
-    unique = list(dict.fromkeys(problems))
-    return InvalidConfig(INVALID, problems=unique)
-
-
-_SAYINGS = {
-    "bool_type": "must be a boolean value",
-    "dict_type": "must be an object",
-    "extra_forbidden": "must not be given: no such field",
-    "finite_number": "must be a finite number",
-    "float_type": "must be a number",
-    "int_type": "must be an integer number",
-    "invalid_key": "must be named by a string",
-    "list_type": "must be an array",
-    "missing": "must be given",
-    "model_type": "must be an object",
-    "string_type": "must be a string",
-    "string_unicode": "must be valid Unicode text",
-    "union_tag_not_found": "must be a string or an object",
-}
-
-
-def _problem(error: ErrorDetails) -> str:
-    """Say what is wrong in the form that clients look for: the field's path, then "must"."""
-    parts = [_shown(part) for part in error["loc"] if part not in {_TEXT_TAG, _ENTRY_TAG, "[key]"}]
-    return f"{'.'.join(parts) or 'body'} {_saying(error)}"
-
-
-def _saying(error: ErrorDetails) -> str:  # noqa: PLR0911 - one return for each kind
-    limits = error.get("ctx", {})
-    match error["type"]:
-        case "literal_error":
-            return f"must be one of the following values: {_listed(limits['expected'])}"
-        case "greater_than_equal":
-            return f"must not be less than {limits['ge']:g}"
-        case "less_than_equal":
-            return f"must not be greater than {limits['le']:g}"
-        case "too_short":
-            return f"must contain at least {limits['min_length']} item"
-        case "string_too_long" | "too_long":
-            return f"must not be longer than {limits['max_length']} characters"
-        case "greater_than":
-            return f"must be greater than {limits['gt']:g}"
-        case "problem":
-            return error["msg"]
-        case other:
-            return _SAYINGS.get(other, "must be valid")
-
-
-def _listed(expected: str) -> str:
-    """Turn pydantic's "'a', 'b' or 'c'" into "a, b, c"."""
-    return expected.replace("'", "").replace(" or ", ", ")
-
-
-def _shown(part: int | str) -> str:
-    """Give a step of a path; names come from the caller, so they may be endless or impossible to send back."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(part)[:80]) or '""'

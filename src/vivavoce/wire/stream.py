@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_core import PydanticCustomError
 
 from vivavoce.errors import InvalidConfig, MalformedMessage
+from vivavoce.wire.fields import LANGUAGES, Fields, Text, Whole, checked
 from vivavoce.wire.opening import (
     Audio,
     Complaint,
@@ -31,7 +32,6 @@ from vivavoce.wire.opening import (
     spoken,
     written,
 )
-from vivavoce.wire.schema import LANGUAGES, Fields, Text, Whole, checked
 
 NAMES = {"language_config.languages": "language", "realtime_processing.diarization": "diarization"}
 """What this protocol calls fields of v2 that an installation may not be able to honour."""

@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from vivavoce.errors import INVALID, InvalidConfig, MalformedMessage
 from vivavoce.model import AudioFormat
+from vivavoce.wire.fields import LANGUAGES, Fields, Text, Whole, checked
 from vivavoce.wire.live import base64_bytes
 from vivavoce.wire.opening import (
     Audio,
@@ -44,7 +45,7 @@ from vivavoce.wire.opening import (
     written,
 )
 from vivavoce.wire.result import number, request_id
-from vivavoce.wire.schema import LANGUAGES, Fields, Text, Whole, audio_format, checked
+from vivavoce.wire.schema import audio_format
 
 NAMES = {"language_config.languages": "language"}
 """What this protocol calls a field of v2 that an installation may not be able to honour."""
