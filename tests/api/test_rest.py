@@ -19,7 +19,7 @@ import pytest
 import schemathesis
 from gladiaio_sdk.v2.live.generated_types import LiveV2InitResponse, LiveV2ListResponse, LiveV2Response
 
-from vivavoce.api import rest
+from vivavoce.api import requests
 from vivavoce.api.app import create_app, docs_page
 from vivavoce.api.rest import FILE_PIECE_BYTES, MAX_INIT_BYTES, MAX_PAGE, MAX_PATCH_BYTES
 from vivavoce.config import Settings
@@ -230,7 +230,7 @@ async def test_a_server_that_lags_or_stops_says_when_to_come_again(client, hub):
 
 async def test_a_body_that_drips_is_given_up(client, monkeypatch):
     """408, without waiting for the rest."""
-    monkeypatch.setattr(rest, "BODY_S", 0.05)
+    monkeypatch.setattr(requests, "BODY_S", 0.05)
 
     async def drips():
         for _ in range(1000):

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vivavoce.api.errors import request_id
-from vivavoce.api.rest import caller_of
+from vivavoce.api.requests import caller_of
 from vivavoce.reception.access import KEY_HEADER
 from vivavoce.runtime import metrics
 from vivavoce.wire.bodies import ErrorBody

@@ -1,37 +1,39 @@
 """The REST routes: sessions are created, listed, read, annotated and deleted; their audio is downloaded.
 
-Bodies are read and parsed here rather than by FastAPI, because the original service ignores the content type, limits
-sizes by route and words its errors in its own way.
+Who asks, for which session, and with what body is found out in `requests`.
 """
 # ruff: noqa: FAST003 - `own_session` takes the path's session_id, which ruff does not see through an alias.
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
-from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
-from pydantic_core import from_json
 
 from vivavoce import __version__
-from vivavoce.api.errors import BodyTooLarge, SlowBody
+from vivavoce.api.requests import (
+    CallerOf,
+    Hub,
+    Owner,
+    Session,
+    documented_errors,
+    json_body,
+    parse_json,
+    read_body,
+)
 from vivavoce.config import Settings
 from vivavoce.errors import INVALID, InvalidConfig, NotAllowed, UnknownSession
 from vivavoce.model import DeliveryState, Lane, SessionRecord, Status
 from vivavoce.plugins import AudioFiles
-from vivavoce.reception.access import KEY_HEADER, Access, Caller
 from vivavoce.reception.origin import public_origin
 from vivavoce.reception.sessions import Sessions, create
 from vivavoce.runtime.catalogue import Listed
 from vivavoce.wire.bodies import (
     DeliveriesBody,
-    ErrorBody,
     InitResponse,
     ModelBody,
     ModelList,
@@ -44,84 +46,15 @@ from vivavoce.wire.wav import wav_header
 
 MAX_INIT_BYTES = 1 << 20
 MAX_PATCH_BYTES = 100 << 10
-BODY_S = 30.0
-"""How long a body may take; clients give up after ten seconds."""
 MAX_PAGE = 100
 """Sessions of one page; each comes with its whole result, so larger pages would weigh many megabytes."""
 MAX_DEAD_LETTERS = 100
 FILE_PIECE_BYTES = 256 << 10
 
-_FINISHED = {Status.DONE, Status.ERROR}
-
-
-def hub_of(request: Request) -> Sessions:
-    """Give the hub that the application was made with."""
-    hub: Sessions = request.app.state.hub
-    return hub
-
-
-_key = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Not needed while no key exists.")
-
-
-async def caller_of(request: Request, key: Annotated[str | None, Depends(_key)]) -> Caller:
-    """Give the caller and count the request; raises 401 and 429."""
-    access: Access = request.app.state.access
-    caller = await access.caller_of(key)
-    await access.count_request(caller)
-    return caller
-
-
-CallerOf = Annotated[Caller, Depends(caller_of)]
-
-
-async def owner_of(caller: CallerOf) -> str:
-    """Give the caller's identity."""
-    return caller.owner
-
-
-Hub = Annotated[Sessions, Depends(hub_of)]
-Owner = Annotated[str, Depends(owner_of)]
-
-
-SessionId = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
-
-
-async def own_session(session_id: SessionId, owner: Owner, hub: Hub) -> SessionRecord:
-    """Give the session in the path; raises 404 for one that is not there or not the caller's."""
-    return await find_session(hub, session_id, owner)
-
-
-async def find_session(hub: Sessions, session_id: str, owner: str | None = None) -> SessionRecord:
-    """Give a session of this owner, or of anybody; raises `UnknownSession` (404)."""
-    record = await hub.store.session(session_id.lower()) if _is_uuid(session_id) else None
-    if record is None or owner not in {None, record.owner}:
-        raise UnknownSession("there is no live session with this id")
-    return record
-
-
-Session = Annotated[SessionRecord, Depends(own_session)]
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
-
-
-def documented_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document these refusals, and that everything else that may go wrong looks like them."""
-    listed: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in statuses}
-    return listed | {"default": {"model": ErrorBody, "description": "Any other failure"}}
-
-
-def json_body(schema: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
-    """Document the body of a request that its route parses itself."""
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}, **extra}}
-
-
 REQUEST_REF = "#/components/schemas/{model}-Request"
 """Where the OpenAPI document keeps the objects of request bodies, apart from those of answers."""
+
+_FINISHED = {Status.DONE, Status.ERROR}
 
 _REGION = {
     "name": "region",
@@ -411,30 +344,6 @@ def _model_body(model: Listed) -> ModelBody:
         installed=model.get is None,
         get=model.get,
     )
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body; raises `BodyTooLarge` or `SlowBody` without reading on."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > limit:
-                    raise BodyTooLarge(f"the body must not be larger than {limit} bytes")
-    except TimeoutError:
-        raise SlowBody(f"the body must not take longer than {BODY_S:g} s") from None
-    return bytes(body)
-
-
-def parse_json(raw: bytes, name: str = "body") -> Any:
-    """Parse strict JSON of bounded depth, so that whatever it holds can be written out again."""
-    try:
-        value = from_json(raw, allow_inf_nan=False)
-        json.dumps(value, allow_nan=False)  # 1e999 is well-formed, and infinite
-    except ValueError:
-        raise InvalidConfig(INVALID, [f"{name} must be valid JSON"]) from None
-    return value
 
 
 def request_schemas() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from vivavoce.api.rest import Session, SessionId, documented_errors, find_session, json_body, parse_json, read_body
+from vivavoce.api.requests import Session, SessionId, documented_errors, find_session, json_body, parse_json, read_body
 from vivavoce.errors import INVALID, CapacityError, InvalidConfig, StoreError, Unauthorized, UnknownSession
 from vivavoce.model import SessionRecord
 from vivavoce.plugins import Store
