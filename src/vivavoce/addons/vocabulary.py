@@ -11,7 +11,8 @@ first, and how sure the engine was of the least sure word: names are seldom mish
 those of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
 written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
 
-The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry. Everything
+The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry; those of a
+pronunciation count above the default intensity. Everything
 depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
 rewriting twice changes nothing more.
 
@@ -56,6 +57,8 @@ _BY_SURPRISE, _BY_DOUBT, _BY_WORD, _BY_SURENESS = 0.16, 0.37, -0.89, -1.57
 _WORTH_COUNTED = 32.0
 _UNHEARD, _LEAST_CONFIDENCE = 18.0, 0.02
 """Surprise of a word that the language model lacks, in nats, and the confidence that lower ones count as."""
+_UNKNOWN_CONFIDENCE = 0.75
+"""What an engine counts as that is certain of every word: it has no confidences."""
 _SURE_BEYOND = 1.03
 """Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
 _STRICTEST, _EASIER = 2.2, 3.6
@@ -218,6 +221,9 @@ class _Listener(ABC):
         for ending in ("", "'s"):
             for entry in entries:
                 self._same.add(entry.text + ending, entry.text + ending)
+                # Whoever asks for more than usual wants a pronunciation to count where it is a word of its own.
+                for said in entry.said if entry.intensity > DEFAULT_INTENSITY else ():
+                    self._same.add(said + ending, entry.text + ending)
         self._forms = [
             _Form(text=entry.text, sound=sound, words=len(said.split()) + MORE_WORDS, most=most, odds=odds)
             for entry in entries
@@ -238,7 +244,10 @@ class _Listener(ABC):
         same = self._same.find(texts)
         taken = {at for each in same for at in range(each.first, each.stop)}
         found = [each for each in same if not self._stays(each, texts[each.first : each.stop])]
-        windows = self._windows(texts, [word.confidence for word in words], taken)
+        confidences = [word.confidence for word in words]
+        if min(confidences, default=1.0) >= 1.0:
+            confidences = [_UNKNOWN_CONFIDENCE] * len(words)
+        windows = self._windows(texts, confidences, taken)
         heard = [one for some in iter(lambda: list(islice(windows, _AT_ONCE)), []) for one in self._heard(some)]
         for _, window, form in sorted(heard, key=lambda each: (-each[0], each[1].first, each[1].stop)):
             places = range(window.first, window.stop)
