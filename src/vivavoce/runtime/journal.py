@@ -26,10 +26,11 @@ from vivavoce.runtime import metrics
 
 log = structlog.get_logger()
 
-ROUND_S = 0.03
-"""How soon after a round the next may begin for audio alone, so that sessions share it; what is said hurries it.
+ROUND_S, LONGEST_ROUND_S = 0.03, 0.2
+"""How soon after a round began the next may begin for audio alone, so that sessions share it; what is said hurries it.
 
-Or as long as the round took, where that is more: hundreds of sessions leave the interpreter free half of the time.
+A round that takes long is followed by as long a pause, within bounds: hundreds of sessions leave the interpreter free
+half of the time.
 """
 
 PATIENCE_S = 10.0
@@ -102,7 +103,8 @@ class Journal:
         while True:
             await self._some.wait()
             with suppress(TimeoutError):
-                pause_s = begun + max(ROUND_S, 2 * took_s) - time.monotonic()
+                round_s = min(max(ROUND_S, 2 * took_s), LONGEST_ROUND_S)
+                pause_s = begun + round_s - time.monotonic()
                 await asyncio.wait_for(self._urgent.wait(), max(pause_s, 0.0))
             begun = time.monotonic()
             self._some.clear()
