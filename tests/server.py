@@ -66,6 +66,12 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def new_key(data_dir: Path) -> tuple[str, str]:
+    """Create a key in a data directory with the command; give the key and its id, which is its sessions' owner."""
+    created = run_cli("keys", "create", "--data-dir", str(data_dir))
+    return created.stdout.strip(), created.stderr.split("key ", 1)[1].split()[0]
+
+
 def start(data_dir: Path, *options: str) -> Server:
     """Start a server on a free port and wait until it accepts connections."""
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def serve(settings: Settings, *, on_ready: OnReady = lambda *_: None) -> None:
 
     Raises `SetupError` where the server cannot start.
     """
-    gc.enable()
+    gc.enable()  # off while the command imported what it needs
     _configure_logs(settings)
     sys.setswitchinterval(SWITCH_S)
     HttpConnection.max_connections = min(settings.max_connections, _raise_descriptor_limit())
@@ -174,7 +174,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _open_hub(settings: Settings) -> AsyncIterator[Hub]:
     store = await SqlStore.open(settings.store_url, durable=settings.fsync)
-    audio = LocalAudio(settings.data_dir / "audio", fsync=settings.fsync)
+    audio = LocalAudio(settings.data_dir / "audio", fsync=settings.fsync, open_files=_open_audio_files())
     try:
         require_safe_bind(settings, keys_exist=bool(await store.keys()))
         hub = await Hub.open(settings, store=store, audio=audio, wire=protocol)
@@ -243,6 +243,12 @@ def _raise_descriptor_limit() -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return max(hard - RESERVED_DESCRIPTORS, hard // 2)
+
+
+def _open_audio_files() -> int:
+    """Give how many audio files may stay open: half of the descriptors that are not for connections."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (allowed - HttpConnection.max_connections) // 2
 
 
 class _Unfailing(io.TextIOBase):

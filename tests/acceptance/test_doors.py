@@ -29,7 +29,7 @@ import streams
 from calls import PATIENCE_S
 from live import Json, pieces
 from phone import OFFER, Phone, authorization, status
-from server import Server, run_cli, serving
+from server import Server, new_key, serving
 from sound import g711, pcm, recording_at
 from talk import END, STREAM, TERMINATE, V1
 from vivavoce.bench.words import words
@@ -81,8 +81,7 @@ class House:
 def house(tmp_path_factory) -> Iterator[House]:
     """A server with all doors open to those who are known, and a log of everything."""
     data = tmp_path_factory.mktemp("doors") / "data"
-    created = run_cli("keys", "create", "--data-dir", str(data))
-    key, owner = created.stdout.strip(), created.stderr.split("key ", 1)[1].split()[0]
+    key, owner = new_key(data)
     options = {
         "log-level": "debug",
         "drain-timeout": "0",

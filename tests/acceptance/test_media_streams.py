@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import streams
 from live import transcribe, until_status
-from server import Server, run_cli, serving
+from server import Server, new_key, serving
 from sound import g711, pcm, recording_at, silence
 from vivavoce.bench.words import errors, words
 from vivavoce.model import now
@@ -36,8 +36,7 @@ ULAW = {"encoding": "wav/ulaw", "sample_rate": 8000}
 def server(tmp_path_factory) -> Iterator[Server]:
     """A server with a key, whose owner the signed calls belong to."""
     data = tmp_path_factory.mktemp("streams") / "data"
-    created = run_cli("keys", "create", "--data-dir", str(data))
-    key, owner = created.stdout.strip(), created.stderr.split("key ", 1)[1].split()[0]
+    key, owner = new_key(data)
     options = {
         "bridge-owner": owner,
         "twilio-auth-token": TOKEN,

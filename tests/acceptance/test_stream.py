@@ -18,7 +18,7 @@ from dialogue import TURNS, dialogue, turn_at
 from live import pieces, transcribe, until_status
 from packed import opus_packets, pack, packed
 from recordings import TRANSCRIPTS, wheel_recording
-from server import Server, run_cli, serving
+from server import Server, new_key, serving
 from sound import g711, pcm, recording_at, share_of, silence, with_wav_header
 from talk import END, STREAM, TERMINATE, V1, talk, talking
 from vivavoce.model import SAMPLE_RATE
@@ -257,7 +257,7 @@ async def test_v1_tells_and_closes(server, frames, code, close):
 
 async def test_keys_and_the_end_of_the_server(tmp_path):
     """With keys, one is needed: in a header, in the query, or in the first message; a restart is told with 1012."""
-    secret = run_cli("keys", "create", "--data-dir", str(tmp_path / "data")).stdout.strip()
+    secret = new_key(tmp_path / "data")[0]
     assert secret.startswith("vv_")
     with serving(tmp_path / "data", "--drain-timeout", "1") as server:
         server.http.headers["x-gladia-key"] = secret

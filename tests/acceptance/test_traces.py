@@ -14,7 +14,7 @@ import pytest
 
 from live import STOP, Opened, connected, open_session, pieces, transcribe
 from recordings import pcm16, wheel_recording
-from server import Server, run_cli, serving
+from server import Server, new_key, serving
 
 WORDS = ("wisdom", "foolishness", "incredulity", "superlative")
 METADATA = {"customer": "Northwind-4711"}
@@ -37,7 +37,7 @@ class Ran:
 def ran(tmp_path_factory) -> Iterator[Ran]:
     """Run sessions through a server that logs all it can, as JSON, and forgets nothing by itself."""
     data_dir = tmp_path_factory.mktemp("traces") / "data"
-    key = run_cli("keys", "create", "--data-dir", str(data_dir)).stdout.strip()
+    key = new_key(data_dir)[0]
     options = ("--log-level", "debug", "--log-format", "json", "--retention-days", "forever")
     with serving(data_dir, *options) as server:
         server.http.headers["x-gladia-key"] = key

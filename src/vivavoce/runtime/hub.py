@@ -74,7 +74,7 @@ class Hub:
         whatever else starts.
         """
         wanted = asyncio.Event()
-        models = asyncio.create_task(_load_once(wanted, settings), name="models")
+        models = asyncio.create_task(_load(settings, wanted), name="models")
         parts = Parts(
             settings=settings,
             store=store,
@@ -368,16 +368,12 @@ class Hub:
         log.info("session taken up", session=record.id)
 
 
-async def _load_once(wanted: asyncio.Event, settings: Settings) -> Models:
-    await wanted.wait()
-    return await _load(settings)
-
-
-async def _load(settings: Settings) -> Models:
+async def _load(settings: Settings, wanted: asyncio.Event) -> Models:
     def load_vad() -> Vad:
         vad: Vad = plugin("vads", settings.vad)()
         return vad
 
+    await wanted.wait()
     aligner = IsolatedAligner(plugin("aligners", settings.aligner))
     diarizer = IsolatedDiarizer(plugin("diarizers", settings.diarizer), processes=settings.diarizer_processes)
     catalogue, vad, addons = await asyncio.gather(

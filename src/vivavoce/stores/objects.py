@@ -35,7 +35,7 @@ class LocalAudio:
     Every method raises `StoreError` for an id that is not a UUID in its usual spelling, and where the disk fails.
     """
 
-    def __init__(self, directory: Path, fsync: bool = False, *, open_files: int = 2048) -> None:
+    def __init__(self, directory: Path, fsync: bool = False, *, open_files: int = 256) -> None:
         self._directory = directory
         self._fsync = fsync
         self._limit = open_files
