@@ -38,7 +38,7 @@ LAYERS = {
     "addons": frozenset({*WORDS, "pronounce"}),
     "stores": frozenset(WORDS),
     "testing": frozenset(WORDS),
-    "bench": frozenset({*WORDS, "config", "speech"}),
+    "bench": frozenset({*WORDS, "config", "speech", "runtime"}),
     "runtime": frozenset({*WORDS, "config", "speech"}),
     "reception": frozenset({*WORDS, "config", "wire", "runtime"}),
     "api": frozenset({*WORDS, "config", "speech", "wire", "runtime", "reception"}),

@@ -107,7 +107,7 @@ def test_a_deleted_session_leaves_no_trace_on_disk(ran: Ran):
 async def test_the_metrics_tell_what_happened(ran: Ran):
     """Counts match what was sent, and no label holds anything but a closed set of names."""
     text = ran.server.http.get("/metrics").text
-    values = dict(re.findall(r"^(vivavoce_\S+) (\S+)$", text, re.MULTILINE))
+    values = dict(re.findall(r"^(vivavoce_.+) (\S+)$", text, re.MULTILINE))
     seconds = (len(ran.audio) + len(pcm16(wheel_recording("beckett")))) / 32_000
     assert float(values["vivavoce_audio_received_seconds_total"]) == pytest.approx(seconds, abs=0.01)
     assert float(values["vivavoce_audio_heard_seconds_total"]) == pytest.approx(seconds, abs=0.5)
@@ -121,6 +121,8 @@ async def test_the_metrics_tell_what_happened(ran: Ran):
     assert float(values['vivavoce_http_responses_total{status="404"}']) >= 1
     assert values['vivavoce_sessions{state="live"}'] == "0.0"
     assert {'vivavoce_queue_length{queue="final"}', 'vivavoce_delay_seconds{part="journal"}'} <= set(values)
+    for part in ("event loop", "hearing", "finals", "database", "workers"):
+        assert float(values[f'vivavoce_cpu_seconds_total{{part="{part}"}}']) > 0
     assert ran.confidential not in text
 
 

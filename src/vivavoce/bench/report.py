@@ -85,19 +85,18 @@ Findings = tuple[Sequence[Result], "Capacity | None"]
 
 
 def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
-    """Put one system's figures over another's: what they hold, and lags and cost at the first number both ran."""
+    """Put one system's figures over another's: what they hold; lags and cost at the fewest and most streams both ran."""
     found = {}
     if ours[1] is not None and theirs[1] is not None:
         found["capacity"] = round(ours[1].streams / theirs[1].streams, 3)
-    for one in ours[0]:
-        other = next((each for each in theirs[0] if each.streams == one.streams), None)
-        if other is None:
-            continue
-        for name in (WORD, FINAL):
+    others = {each.streams: each for each in theirs[0]}
+    both = [each for each in ours[0] if each.streams in others]
+    for one in [*both[:1], *both[1:][-1:]]:
+        other = others[one.streams]
+        for name in (WORD, COVERAGE, FINAL):
             found[f"{name}_lag_p95_at_{one.streams}"] = round(one.p95(name) / other.p95(name), 3)
         if one.usage and other.usage:
             found[f"cpu_at_{one.streams}"] = round(one.usage.cores_per_stream / other.usage.cores_per_stream, 3)
-        break
     return found
 
 

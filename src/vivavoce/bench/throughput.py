@@ -12,26 +12,27 @@ import asyncio
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vivavoce.bench.conversation import Conversation
 from vivavoce.bench.load import WANTED, BenchError, Pacing, Run, Target, frames_of, open_session
+from vivavoce.bench.models import channel, whole_frames
 from vivavoce.bench.socket import TEXT, Socket, frame
 from vivavoce.bench.usage import look
-from vivavoce.config import load_settings
-from vivavoce.model import SAMPLE_RATE, Clip, Samples, SessionOptions
+from vivavoce.config import Settings, load_settings
+from vivavoce.model import SAMPLE_RATE, Clip, Samples
 from vivavoce.plugins import EngineSettings, plugin
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.channel import Ask, Channel, Step, Withdraw
-from vivavoce.speech.endpoint import Endpointer
 
-_PIECE = SAMPLE_RATE // FRAME * FRAME
+_PIECE_FRAMES = SAMPLE_RATE // FRAME
 _LONGEST_S = 600.0
 _STOP = frame(b'{"type":"stop_recording"}', TEXT)
 
@@ -116,7 +117,7 @@ def _load(barrier: Barrier, chosen: Mapping[str, str]) -> None:
         plugin("vads", settings.vad)(),
         plugin("engines", settings.engine)(EngineSettings.of(settings)),
         plugin("aligners", settings.aligner)(),
-        settings.min_silence,
+        settings,
     ]
 
 
@@ -126,16 +127,16 @@ def _run(pool: Pool, shares: Sequence[Sequence[Samples]]) -> list[_Spent]:
 
 
 def _decode_all(tracks: Sequence[Samples]) -> _Spent:
-    barrier, vad, engine, aligner, min_silence = _loaded
+    barrier, *models = _loaded
     barrier.wait()
     began, cpu_s = time.monotonic(), time.process_time()
-    finals = sum(_decode(track, vad, engine, aligner, min_silence) for track in tracks)
+    finals = sum(_decode(track, *models) for track in tracks)
     return _Spent(time.monotonic() - began, time.process_time() - cpu_s, finals)
 
 
-def _decode(samples: Samples, vad: Any, engine: Any, aligner: Any, min_silence: float) -> int:
+def _decode(samples: Samples, vad: Any, engine: Any, aligner: Any, settings: Settings) -> int:
     """Decode one track and give the number of its finals."""
-    asks = _asks(samples, vad.open(), vad.probabilities, min_silence)
+    asks = _asks(whole_frames(samples), channel(settings, Pacing(), partials=False), vad)
     finals = 0
     for ask in asks:
         (heard,) = engine.transcribe([Clip(key=ask.utterance, samples=ask.samples, final=True)])
@@ -145,23 +146,16 @@ def _decode(samples: Samples, vad: Any, engine: Any, aligner: Any, min_silence: 
     return finals
 
 
-def _asks(samples: Samples, state: Any, probabilities: Callable[..., Any], min_silence: float) -> list[Ask]:
+def _asks(frames: NDArray[np.float32], heard_by: Channel, vad: Any) -> list[Ask]:
     """Give the clips of all segments of a track."""
-    options = SessionOptions()
-    endpointer = Endpointer(
-        threshold=options.speech_threshold,
-        silence=round(max(options.endpointing_s, min_silence) * SAMPLE_RATE),
-        maximum=round(options.maximum_utterance_s * SAMPLE_RATE),
-    )
-    channel = Channel(0, endpointer, partial_every=None)
-    padded = np.concatenate([samples, np.zeros(-len(samples) % FRAME, np.float32)])
     asks: dict[int, Ask] = {}
     steps: list[Step] = []
-    for at in range(0, len(padded), _PIECE):
-        piece = padded[at : at + _PIECE]
-        speech, state = probabilities(piece.reshape(-1, FRAME), state)
-        steps += channel.feed(piece, speech)
-    for step in [*steps, *channel.cut()]:
+    state = vad.open()
+    for at in range(0, len(frames), _PIECE_FRAMES):
+        piece = frames[at : at + _PIECE_FRAMES]
+        speech, state = vad.probabilities(piece, state)
+        steps += heard_by.feed(piece.reshape(-1), speech)
+    for step in [*steps, *heard_by.cut()]:
         if isinstance(step, Ask):
             asks[step.number] = step
         elif isinstance(step, Withdraw):

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -60,6 +60,7 @@ class Rival(StrEnum):
     """What to compare with."""
 
     MOONSHINE = "moonshine"
+    MODELS = "models"
 
 
 def register(app: typer.Typer) -> None:
@@ -112,7 +113,10 @@ def bench(
     throughput: Annotated[
         bool, typer.Option("--throughput", help="Compare decoding at full speed with a bare loop.", **_OTHER)
     ] = False,
-    vs: Annotated[Rival | None, typer.Option(help="Put this through the same, and print ratios.")] = None,
+    vs: Annotated[
+        Rival | None,
+        typer.Option(help="Put this through the same: moonshine-voice's Transcriber, or the models with no server."),
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
     plot_path: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw latency against streams, as .svg or .png.")
@@ -158,9 +162,7 @@ def bench(
         for name, wanted in others.items():
             session.other(name, target, wanted, chosen)
     if vs is not None and session.results:
-        from vivavoce.bench.moonshine import transcriber
-
-        with transcriber() as rival:
+        with _rival(vs, chosen) as rival:
             _measure(session, vs.value, rival, find_capacity=find_capacity, counts=counts)
         session.compare(vs.value)
     session.write(json_path, plot_path)
@@ -223,6 +225,21 @@ def _live(target: Target) -> System:
         return finish(lambda: play(target, talks, pacing, **watch))
 
     return run
+
+
+@contextmanager
+def _rival(vs: Rival, settings: Mapping[str, str]) -> Iterator[System]:
+    """Give what to compare with, for the block."""
+    if vs is Rival.MOONSHINE:
+        from vivavoce.bench.moonshine import transcriber
+
+        with transcriber() as rival:
+            yield rival
+    else:
+        from vivavoce.bench.models import Models
+
+        with closing(Models(settings)) as models:
+            yield models
 
 
 @dataclass(kw_only=True)

@@ -8,9 +8,13 @@ ever becomes one.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter as Sums
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
+import psutil
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -19,7 +23,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 # When each counter began is told nobody: it would double the length of what is read.
@@ -70,6 +74,16 @@ for _kind in ("partial", "final"):
 
 ProcessCollector(registry=REGISTRY, namespace="vivavoce")
 
+PARTS = {
+    "MainThread": "event loop",
+    "ears": "hearing",
+    "finals": "finals",
+    "partials": "partials",
+    "store-write": "database",
+    "store-read": "database",
+}
+"""What threads work on, by what their names begin with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
@@ -99,6 +113,43 @@ class _Watched(Collector):
             for value, number in gauge.values.items():
                 family.add_metric([value] if gauge.label else [], number)
             yield family
+
+
+class _Work(Collector):
+    """Tells where the processor's time goes, as the system counts it for each thread, each time somebody reads."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing, as `_Watched`."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the seconds of each part; those of a thread that has ended count as other work."""
+        text = "Processor time by what it was spent on; workers are processes, of the aligner and the diarizer."
+        family = CounterMetricFamily("vivavoce_cpu_seconds", text, labels=["part"])
+        for part, seconds in cpu_seconds().items():
+            family.add_metric([part], seconds)
+        yield family
+
+
+def cpu_seconds() -> dict[str, float]:
+    """Give the processor time of this process and its workers so far, in seconds by part."""
+    process = psutil.Process()
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    seconds = Sums[str](dict.fromkeys([*PARTS.values(), "other", "workers"], 0.0))
+    for each in process.threads():
+        part = PARTS.get(names.get(each.id, "").rpartition("_")[0] or names.get(each.id, ""))
+        if part is not None:
+            seconds[part] += each.user_time + each.system_time
+    whole = process.cpu_times()
+    seconds["other"] = max(whole.user + whole.system - sum(seconds.values()), 0.0)
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):
+            times = child.cpu_times()
+            seconds["workers"] += times.user + times.system
+    return dict(seconds)
+
+
+REGISTRY.register(_Work())
 
 
 def watch(read: Callable[[], Iterable[Gauge]]) -> Callable[[], None]:
