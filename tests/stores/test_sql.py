@@ -1,9 +1,11 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -159,6 +161,24 @@ async def test_two_programs_may_write(url: str) -> None:
     assert [stored.seq for stored in await two.messages(record.id)] == list(range(40))
     await one.close()
     await two.close()
+
+
+def test_two_programs_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    """SQLite refuses to change the mode of a new file where somebody is about to write; it is tried again."""
+    path = tmp_path / "new.sqlite3"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE other (x)")
+    other.execute("BEGIN IMMEDIATE")
+    leaving = threading.Timer(0.3, other.execute, ["COMMIT"])
+    leaving.start()
+    asyncio.run(opened_and_closed(f"sqlite:///{path}"))
+    leaving.join()
+    other.close()
+
+
+async def opened_and_closed(url: str) -> None:
+    store = await SqlStore.open(url)
+    await store.close()
 
 
 async def cancelled_after(turns: int, work: Coroutine[Any, Any, Any]) -> None:

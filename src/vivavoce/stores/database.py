@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import stamina
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -102,9 +104,12 @@ def _prepare_sqlite(engine: Engine, url: URL, *, writes: bool, durable: bool) ->
 
     def connect(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        # SQLite does not wait here: of two that open a new file at once it may refuse one.
+        for attempt in stamina.retry_context(_locked, attempts=None, timeout=_BUSY_MS / 1000, wait_initial=0.01):
+            with attempt:
+                cursor.execute("PRAGMA journal_mode=WAL")
         for pragma in (
-            f"busy_timeout={_BUSY_MS}",
-            "journal_mode=WAL",
             f"synchronous={'FULL' if durable else 'NORMAL'}",
             "foreign_keys=ON",
             "secure_delete=ON",
@@ -120,6 +125,10 @@ def _prepare_sqlite(engine: Engine, url: URL, *, writes: bool, durable: bool) ->
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)
+
+
+def _locked(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _reason(error: BaseException) -> str:
