@@ -7,6 +7,7 @@ round travel as one JSON value, in and out, however many sessions share it; othe
 from __future__ import annotations
 
 import json
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from vivavoce.stores.schema import progress, sessions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Update
 
 _MOST_VALUES = 500
 """How many values a statement may carry by itself; databases differ in what they take."""
@@ -56,10 +57,16 @@ def _note_together(connection: Connection, names: Sequence[str], rows: Sequence[
     if any(isinstance(value, int) and value > _LARGEST for row in rows for value in row.values()):
         # As JSON it would become a number with a point.
         raise StoreError("cannot commit: a number is too large for the database")
-    row = func.json_each(bindparam("rows", json.dumps(rows))).table_valued("value", name="row")
+    connection.execute(_together(tuple(names)), {"rows": json.dumps(rows)})
+
+
+@cache
+def _together(names: tuple[str, ...]) -> Update:
+    """Give the statement that sets these columns from all of `:rows`; making it takes longer than running it."""
+    row = func.json_each(bindparam("rows")).table_valued("value", name="row")
     values = {name: func.json_extract(row.c.value, f"$.{name}") for name in names}
     own = progress.c.session_id == func.json_extract(row.c.value, "$.key")
-    connection.execute(update(progress).where(own).values(values))
+    return update(progress).where(own).values(values)
 
 
 def slices(values: Iterable[str]) -> Iterator[list[str]]:
