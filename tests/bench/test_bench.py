@@ -115,12 +115,26 @@ def test_other_loads_give_their_figures(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_rival_hears_the_same_and_is_compared(tmp_path):
-    """moonshine-voice's Transcriber understands what is played to it, and its lags are measured."""
-    figures = run_bench(tmp_path, "1", "--vs", "moonshine", "--seconds", "5")
-    (theirs,) = figures["vs"]["moonshine"]["runs"]
+@pytest.mark.parametrize("rival", ["moonshine", "models"])
+def test_the_rival_hears_the_same_and_is_compared(tmp_path, rival):
+    """moonshine-voice's Transcriber, or the bare models, understand what is played to them; their lags are measured."""
+    figures = run_bench(tmp_path, "1", "--vs", rival, "--seconds", "5")
+    (theirs,) = figures["vs"][rival]["runs"]
     assert theirs["word_errors"] < theirs["words_said"]
     assert theirs["lags_ms"]["word"]["count"] > 0
     assert theirs["lags_ms"]["final"]["count"] > 0
     assert theirs["cores_per_stream"] > 0
-    assert "word_lag_p95_at_1" in figures["vs"]["moonshine"]["ratios"]
+    assert "word_lag_p95_at_1" in figures["vs"][rival]["ratios"]
+
+
+@pytest.mark.slow
+def test_costs_add_up(tmp_path):
+    """A server tells what each run cost it, and finals and partials are part of that wherever they are asked for."""
+    runs = run_bench(tmp_path, "--costs", "1", "--seconds", "5")["costs"]
+    assert [name for run in runs for name in run if name in {"chunk_ms", "channels", "minutes"}] == (
+        ["chunk_ms"] * 5 + ["channels"] * 4 + ["minutes"]
+    )
+    for run in runs:
+        spent = run["cpu_ms_per_audio_s"]
+        assert spent["finals"] > 0
+        assert (spent["partials"] > 0) == ("minutes" not in run)

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from vivavoce.bench.lags import Pace
-from vivavoce.bench.load import Pacing, Run, _send  # the loop that keeps the pace
+from vivavoce.bench.load import Pacing, Run, send  # the loop that keeps the pace
 from vivavoce.bench.socket import TEXT, Socket, frame
 
 
@@ -78,7 +78,7 @@ async def test_what_is_overdue_is_sent_at_once_and_in_order():
     """A pace that began in the past is caught up with without any waiting; how late each chunk was is known."""
     recorder, run = _Recorder(), Run()
     began = time.monotonic()
-    await _send(recorder, Pace(start=began - 10, chunk_s=0.1), [b"1", b"2", b"3"], run)
+    await send(recorder, Pace(start=began - 10, chunk_s=0.1), [b"1", b"2", b"3"], run)
     assert recorder.sent == [b"1", b"2", b"3"]
     assert all(late_s >= 10 - 0.1 * chunk for chunk, late_s in enumerate(run.late_s))
 

@@ -282,7 +282,7 @@ class _Load:
             session.take(at, text)
         socket.on_message = session.take
         self.run.heard.append(heard)
-        await _send(socket, heard.pace, frames, self.run)
+        await send(socket, heard.pace, frames, self.run)
         socket.write(_STOP)
         with suppress(TimeoutError):
             await asyncio.wait_for(socket.closed.wait(), DRAIN_S)
@@ -290,7 +290,8 @@ class _Load:
             self.run.problems.append(f"not finished (closed with {socket.close_code})")
 
 
-async def _send(socket: Socket, pace: Pace, frames: Sequence[bytes], run: Run) -> None:
+async def send(socket: Socket, pace: Pace, frames: Sequence[bytes], run: Run) -> None:
+    """Send each frame when it is due, and note in `run` how late it was."""
     for chunk, data in enumerate(frames):
         due = pace.due(chunk)
         early_s = due - time.monotonic()

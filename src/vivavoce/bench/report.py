@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vivavoce.bench.capacity import Capacity
+from vivavoce.bench.costs import Cost
 from vivavoce.bench.lags import ACK, COVERAGE, DECISION, FINAL, WORD, percentiles
 from vivavoce.bench.result import Limits, Result
 from vivavoce.errors import SetupError
@@ -21,6 +23,9 @@ _NAMES = {
     DECISION: "decision lag",
     ACK: "ack lag",
 }
+
+_GROWN = {"chunk_ms": "chunks, ms", "channels": "channels", "minutes": "minutes"}
+_MIB = 1 << 20
 
 
 def table(results: Sequence[Result], title: str) -> Table:
@@ -85,7 +90,7 @@ Findings = tuple[Sequence[Result], "Capacity | None"]
 
 
 def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
-    """Put one system's figures over another's: what they hold; lags and cost at the fewest and most streams both ran."""
+    """Put one system's figures over another's: what they hold; lags and cost at the fewest and most streams of both."""
     found = {}
     if ours[1] is not None and theirs[1] is not None:
         found["capacity"] = round(ours[1].streams / theirs[1].streams, 3)
@@ -98,6 +103,21 @@ def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
         if one.usage and other.usage:
             found[f"cpu_at_{one.streams}"] = round(one.usage.cores_per_stream / other.usage.cores_per_stream, 3)
     return found
+
+
+def costs_table(costs: Sequence[Cost]) -> Table:
+    """Lay out costs, one row for each run, in milliseconds of CPU for a second of audio."""
+    shown = Table(title="CPU ms a second of audio", title_justify="left", header_style="dim", box=SIMPLE_HEAD)
+    parts = [part for part in costs[0].parts if any(cost.parts[part] for cost in costs)]
+    shown.add_column("", no_wrap=True)
+    for head in ("all", *parts, "MiB"):
+        shown.add_column(head, justify="right", min_width=4)
+    for cost in costs:
+        spent = [1000 * cost.parts[part] / cost.audio_s for part in parts]
+        memory = "-" if cost.memory is None else f"{cost.memory / _MIB:.0f}"
+        row = (f"{sum(spent):.1f}", *(f"{each:.1f}" for each in spent), memory)
+        shown.add_row(f"{_GROWN[cost.grown]} {cost.size:g}", *row)
+    return shown
 
 
 def require_plots() -> None:
@@ -135,6 +155,31 @@ def plot(path: Path, systems: Mapping[str, Sequence[Result]], limits: Mapping[st
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize="small")
+    _save(figure, path)
+
+
+def plot_costs(path: Path, costs: Sequence[Cost]) -> None:
+    """Draw what a second of audio costs and what on, against chunks, channels and the length of a session."""
+    require_plots()
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, (grown, title) in zip(figure.subplots(1, 3), _GROWN.items(), strict=True):
+        runs = [cost for cost in costs if cost.grown == grown]
+        names = [f"{cost.size:g}" for cost in runs]
+        below = [0.0] * len(runs)
+        for part in costs[0].parts:
+            spent = [1000 * cost.parts[part] / cost.audio_s for cost in runs]
+            axes.bar(names, spent, bottom=below, label=part)
+            below = [low + each for low, each in zip(below, spent, strict=True)]
+        axes.set_xlabel(title)
+        axes.set_ylabel("CPU ms a second of audio")
+        axes.grid(alpha=0.3, axis="y")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(costs[0].parts))
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path)
     except ValueError as error:
