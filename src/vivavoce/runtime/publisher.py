@@ -85,6 +85,7 @@ class Publisher:
         self._mailing = Mailing(
             session_id=record.id, options=options, webhook_url=parts.settings.webhook_url, envelopes=parts.wire
         )
+        self._calls_back_acks = options.callback_url is not None and Kind.ACK in options.callback_wanted
         self.mailbox = Mailbox(delivered_to=record.delivered_to, earlier=past.messages)
         self.watchers = Watchers(told=self._seq - 1, most=parts.settings.max_watchers, partials=partials)
         self._sayings = Sayings(parts.journal, given_up=self._on_given_up)
@@ -105,6 +106,9 @@ class Publisher:
         """
         at, key = now(), key_of(event)
         if event.durable and key and key in self.said:
+            return
+        if isinstance(event, AudioAccepted) and not self._calls_back_acks:
+            self._acknowledge(event)
             return
         message = self._parts.wire.render(self._id, event, at)
         deliveries = self._mailing.deliveries(message, at)
@@ -252,11 +256,11 @@ class Publisher:
 
     def _send(self, message: Message, stored: StoredMessage | None = None) -> None:
         if isinstance(message.event, AudioAccepted):
-            if self._intake.resuming:
-                return
-            if (waiting := self.mailbox.last_acknowledgment) is not None:
-                joined = replace(message.event, start_byte=waiting.start_byte, start_s=waiting.start_s)
-                message = self._parts.wire.render(self._id, joined, now())
+            self._send_acknowledgment(message.event)
+        else:
+            self._post(message, stored)
+
+    def _post(self, message: Message, stored: StoredMessage | None = None) -> None:
         if stored is None:
             self.mailbox.put(message)
         else:
@@ -264,6 +268,23 @@ class Publisher:
         if self.mailbox.crowded and self.reader is not None:
             self._log.warning("the client reads too slowly")
             self.reader.close(Ending.SLOW)
+
+    def _acknowledge(self, event: AudioAccepted) -> None:
+        """Acknowledge audio in its turn, written only when it is sent: most of a busy server's messages are these."""
+        if Kind.ACK not in self._options.wanted:
+            return
+        if self._sayings.pending:
+            self._sayings.add(self._write(), partial(self._send_acknowledgment, event))
+        else:
+            self._send_acknowledgment(event)
+
+    def _send_acknowledgment(self, event: AudioAccepted) -> None:
+        """Send an acknowledgment, one for all that wait; none while it is open where the socket's stream goes on."""
+        if self._intake.resuming:
+            return
+        if (waiting := self.mailbox.last_acknowledgment) is not None:
+            event = replace(event, start_byte=waiting.start_byte, start_s=waiting.start_s)
+        self._post(self._parts.wire.render(self._id, event, now()))
 
     def _on_given_up(self, error: StoreError) -> None:
         """The store was away for so long that what was said is lost, and the session with it."""
