@@ -132,7 +132,10 @@ def utterance_name(channel: int, onset: int) -> str:
 
 
 class Channel:
-    """One track, from 0; pure, and the same for every split of the same frames."""
+    """One track, from 0; pure, and but for which partials it asks for the same for every split of the same frames.
+
+    A partial is asked for up to the last frame that was fed: one that ended before it would be behind at once.
+    """
 
     def __init__(
         self,
@@ -212,7 +215,7 @@ class Channel:
             if self._segment is not None:
                 steps += self._withdraw_guess()
                 steps += self._hint()
-                steps += self._partial()
+        steps += self._partial()
         if self.at >= self.decided_to:
             self._forget()
         return steps
