@@ -158,6 +158,24 @@ async def test_the_longest_wait_is_known(started: Callable[..., Any]) -> None:
     assert aligner.oldest_s == 0
 
 
+async def test_late_calls_wait_for_all_others(started: Callable[..., Any]) -> None:
+    """What catches up after a crash keeps nobody waiting who is live, and counts for nothing among those who wait."""
+    aligner = await started()
+    order: list[str] = []
+
+    async def align(name: str, *, late: bool) -> None:
+        await aligner.align(CLIP, ["slow"], late=late)
+        order.append(name)
+
+    names = {"first": False, "late": True, "later": True}
+    calls = [asyncio.create_task(align(name, late=late)) for name, late in names.items()]
+    await asyncio.sleep(0)
+    assert aligner.oldest_s == 0
+    calls.append(asyncio.create_task(align("live", late=False)))
+    await asyncio.gather(*calls)
+    assert order == ["first", "live", "late", "later"]
+
+
 async def test_what_did_not_start_can_be_started_again(odd: Any) -> None:
     """Each attempt raises by itself, and calls get None meanwhile."""
     aligner = IsolatedAligner(odd.broken)

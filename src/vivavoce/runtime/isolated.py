@@ -86,7 +86,7 @@ class Isolated:
 
     @property
     def oldest_s(self) -> float:
-        """How long the call that has waited longest for a worker has waited."""
+        """How long the call that has waited longest for a worker has waited, late ones aside."""
         return self._turns.oldest_s
 
     async def start(self) -> None:
@@ -96,16 +96,21 @@ class Isolated:
         await asyncio.shield(self._starting)
 
     async def call(
-        self, method: str, samples: Samples, *arguments: object, wanted: Callable[[], bool] = lambda: True
+        self,
+        method: str,
+        samples: Samples,
+        *arguments: object,
+        wanted: Callable[[], bool] = lambda: True,
+        late: bool = False,
     ) -> Any:
         """Give what the plugin's method says of a clip, or None where that fails, takes too long or never started.
 
-        A call that is not `wanted` any more when it is its turn gets None too.
+        A call that is not `wanted` any more when it is its turn gets None too. A `late` one waits for all others.
         """
         if not self._started:
             return None
         for _ in range(TRIES):
-            worker = await self._turns.take()
+            worker = await self._turns.take(late=late)
             if worker is None:
                 return None
             if not worker.running or not wanted():
@@ -218,9 +223,9 @@ class IsolatedAligner(Isolated):
         """Whether words of a language can be aligned."""
         return self._languages is None or language in self._languages
 
-    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
+    async def align(self, samples: Samples, words: Sequence[str], *, late: bool = False) -> Times | None:
         """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
-        times: Times | None = await self.call("align", samples, list(words))
+        times: Times | None = await self.call("align", samples, list(words), late=late)
         return times
 
 
@@ -241,8 +246,12 @@ def _error_of(calling: asyncio.Task[Any]) -> BaseException | None:
     return asyncio.CancelledError() if calling.cancelled() else calling.exception()
 
 
+_Line = dict[asyncio.Future["_Worker | None"], float]
+"""Those that wait, in order, and since when."""
+
+
 class _Turns:
-    """Which call gets which worker: the first that came gets the first that is free.
+    """Which call gets which worker: the first that came gets the first that is free, `late` ones after all others.
 
     A worker is away from `miss` to `put`. Where all `processes` are for `patience_s`, who waits gets None, and who asks
     gets it at once.
@@ -252,7 +261,8 @@ class _Turns:
         self._processes, self._patience_s = processes, patience_s
         self._free: deque[_Worker] = deque()
         self._away: set[_Worker] = set()
-        self._waiting: dict[asyncio.Future[_Worker | None], float] = {}
+        self._waiting: _Line = {}
+        self._late: _Line = {}
         self._timer: asyncio.TimerHandle | None = None
         self._hopeless = self._closed = False
 
@@ -261,17 +271,18 @@ class _Turns:
         since = next(iter(self._waiting.values()), None)
         return time.monotonic() - since if since is not None else 0.0
 
-    async def take(self) -> _Worker | None:
+    async def take(self, *, late: bool) -> _Worker | None:
         if self._free:
             return self._free.popleft()
         if self._hopeless:
             return None
         turn: asyncio.Future[_Worker | None] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = time.monotonic()
+        line = self._late if late else self._waiting
+        line[turn] = time.monotonic()
         try:
             return await turn
         except asyncio.CancelledError:
-            if self._waiting.pop(turn, None) is None and not turn.cancelled() and (worker := turn.result()) is not None:
+            if line.pop(turn, None) is None and not turn.cancelled() and (worker := turn.result()) is not None:
                 self.put(worker)
             raise
 
@@ -286,9 +297,9 @@ class _Turns:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
+        while line := self._waiting or self._late:
+            turn = next(iter(line))
+            del line[turn]
             if not turn.done():
                 turn.set_result(worker)
                 return
@@ -301,10 +312,11 @@ class _Turns:
 
     def _give_up(self) -> None:
         self._hopeless = True
-        waiting, self._waiting = self._waiting, {}
-        for turn in waiting:
+        for turn in [*self._waiting, *self._late]:
             if not turn.done():
                 turn.set_result(None)
+        self._waiting.clear()
+        self._late.clear()
 
 
 class _Worker:
