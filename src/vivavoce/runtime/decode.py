@@ -223,7 +223,8 @@ class DecodePool:
         """Begin to tell the voices of a clip apart, unless that is withdrawn before its turn comes."""
         if self._diarizer is None or not request.with_voices or request in self._voices:
             return
-        told = self._diarizer.voices(request.clip.samples, wanted=lambda: request in self._voices)
+        clip, late = request.clip, request.late
+        told = self._diarizer.voices(clip.samples, wanted=lambda: request in self._voices, late=late)
         task = self._voices[request] = asyncio.create_task(told, name="voices")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -235,9 +235,9 @@ class IsolatedDiarizer(Isolated):
     def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
         super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
 
-    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+    async def voices(self, samples: Samples, wanted: Callable[[], bool], *, late: bool = False) -> tuple[Voice, ...]:
         """Give who is heard in a clip; nobody where that fails for any reason or is not `wanted` at its turn."""
-        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted)
+        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted, late=late)
         return voices or ()
 
 
