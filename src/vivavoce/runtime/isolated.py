@@ -230,9 +230,9 @@ class IsolatedAligner(Isolated):
 
 
 class IsolatedDiarizer(Isolated):
-    """Who is heard, from diarizers in workers."""
+    """Who is heard, from diarizers in workers; unlike word times nothing stands in for it, so it may take longer."""
 
-    def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
+    def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 20.0) -> None:
         super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
 
     async def voices(self, samples: Samples, wanted: Callable[[], bool], *, late: bool = False) -> tuple[Voice, ...]:
