@@ -162,7 +162,8 @@ class FakeDiarizer:
         self.told = 0
         self.oldest_s = 0.0
 
-    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+    async def voices(self, samples: Samples, wanted: Callable[[], bool], *, late: bool = False) -> tuple[Voice, ...]:
+        del late
         await self.turns.acquire()
         if not wanted():
             return ()

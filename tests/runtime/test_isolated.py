@@ -20,6 +20,7 @@ from vivavoce.engines.alignment import PocketSphinxAligner
 from vivavoce.engines.diarization import MoonshineDiarizer
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Samples
+from vivavoce.runtime import isolated
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 ODD = '''
@@ -41,8 +42,6 @@ class Odd:
         match words[0]:
             case "hang":
                 time.sleep(600)
-            case "hang once" if first_time(words[1]):
-                time.sleep(600)
             case "die once" if first_time(words[1]):
                 os._exit(3)
             case "die":
@@ -57,6 +56,11 @@ class Odd:
 
 def broken():
     raise RuntimeError("no model here")
+
+def starts_once():
+    if not first_time(os.environ["STARTED"]):
+        time.sleep(600)
+    return Odd()
 '''
 
 PROGRAM = """
@@ -154,6 +158,24 @@ async def test_the_longest_wait_is_known(started: Callable[..., Any]) -> None:
     assert aligner.oldest_s == 0
 
 
+async def test_late_calls_wait_for_all_others(started: Callable[..., Any]) -> None:
+    """What catches up after a crash keeps nobody waiting who is live, and counts for nothing among those who wait."""
+    aligner = await started()
+    order: list[str] = []
+
+    async def align(name: str, *, late: bool) -> None:
+        await aligner.align(CLIP, ["slow"], late=late)
+        order.append(name)
+
+    names = {"first": False, "late": True, "later": True}
+    calls = [asyncio.create_task(align(name, late=late)) for name, late in names.items()]
+    await asyncio.sleep(0)
+    assert aligner.oldest_s == 0
+    calls.append(asyncio.create_task(align("live", late=False)))
+    await asyncio.gather(*calls)
+    assert order == ["first", "live", "late", "later"]
+
+
 async def test_what_did_not_start_can_be_started_again(odd: Any) -> None:
     """Each attempt raises by itself, and calls get None meanwhile."""
     aligner = IsolatedAligner(odd.broken)
@@ -164,21 +186,18 @@ async def test_what_did_not_start_can_be_started_again(odd: Any) -> None:
     await aligner.close()
 
 
-@pytest.mark.parametrize("trouble", ["die once", "hang once"])
-async def test_a_call_that_loses_its_worker_is_tried_again(
-    started: Callable[..., Any], tmp_path: Path, trouble: str
-) -> None:
-    """A worker that dies or hangs by chance costs nobody an answer; it comes from another process."""
-    aligner = await started(grace_s=0.3)
+async def test_a_call_that_loses_its_worker_is_tried_again(started: Callable[..., Any], tmp_path: Path) -> None:
+    """A worker that dies by chance costs nobody an answer; it comes from another process."""
+    aligner = await started(grace_s=60)
     (pid,) = aligner.pids
-    answer = await aligner.align(CLIP, [trouble, str(tmp_path / "tried")])
+    answer = await aligner.align(CLIP, ["die once", str(tmp_path / "tried")])
     assert answer is not None
     assert answer[0][1] != float(pid)
 
 
 async def test_a_clip_that_kills_workers_costs_one_answer(started: Callable[..., Any]) -> None:
     """Its call gets None after the second one, the next one an answer from another process."""
-    aligner = await started()
+    aligner = await started(grace_s=60)
     before = await aligner.align(CLIP, ["pid"])
     assert await aligner.align(CLIP, ["die"]) is None
     after = await aligner.align(CLIP, ["pid"])
@@ -188,21 +207,58 @@ async def test_a_clip_that_kills_workers_costs_one_answer(started: Callable[...,
 
 async def test_a_worker_killed_from_outside_is_replaced(started: Callable[..., Any]) -> None:
     """After kill -9 between two calls no answer is missing."""
-    aligner = await started()
+    aligner = await started(grace_s=60)
     (pid,) = aligner.pids
     os.kill(pid, signal.SIGKILL)
     assert await aligner.align(CLIP, ["pid"]) is not None
     assert aligner.pids != [pid]
 
 
-async def test_a_worker_that_hangs_is_killed_and_replaced(started: Callable[..., Any]) -> None:
-    """A call past its deadline gets None, its process ends, and calls that waited behind it are answered."""
-    aligner = await started(grace_s=0.3)
+async def test_a_worker_that_hangs_is_killed_and_replaced(
+    started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call gets None, its process ends, and another one answers."""
+    monkeypatch.setattr(isolated, "OVERDUE", 1)
+    aligner = await started(grace_s=0.5)
     (pid,) = aligner.pids
-    hung, waiting = await asyncio.gather(aligner.align(CLIP, ["hang"]), aligner.align(CLIP, ["pid"]))
-    assert hung is None
-    assert waiting is not None
+    assert await aligner.align(CLIP, ["hang"]) is None
     await _until(lambda: _ended(pid))
+    await _until(lambda: bool(aligner.pids))
+    assert aligner.pids != [pid]
+
+
+async def test_a_worker_that_was_stopped_for_a_while_is_not_killed(
+    started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call, those that wait and those that come get None, none waits for it, and it goes on when it can."""
+    monkeypatch.setattr(isolated, "OVERDUE", 10_000)
+    aligner = await started(grace_s=0.5)
+    (pid,) = aligner.pids
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await asyncio.gather(*(aligner.align(CLIP, ["pid"]) for _ in range(3))) == [None] * 3
+        assert await aligner.align(CLIP, ["pid"]) is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    async with asyncio.timeout(30):
+        while (answer := await aligner.align(CLIP, ["pid"])) is None:
+            await asyncio.sleep(0.01)
+    assert answer == [(0.0, float(pid))]
+
+
+async def test_nobody_waits_long_for_a_worker_that_is_slow_to_start_again(
+    odd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call whose worker died goes without its answer while the next one still loads."""
+    monkeypatch.setenv("STARTED", str(tmp_path / "started"))
+    aligner = IsolatedAligner(odd.starts_once, grace_s=0.5)
+    await aligner.start()
+    try:
+        async with asyncio.timeout(isolated.START_S / 2):
+            assert await aligner.align(CLIP, ["die"]) is None
+            assert await aligner.align(CLIP, ["pid"]) is None
+    finally:
+        await aligner.close()
 
 
 async def test_waiting_for_a_worker_is_not_counted(started: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -172,7 +173,20 @@ async def overload(
         "final_lag_s_by_third": _growth(crowd.heard),
         "backlog_s_at_stop": round(max(crowd.backlogs_s, default=0.0), 2),
         "recovered_after_s": round(max(last_final - load_ended, 0.0), 2),
+        "cores_of_others": cores_of_others(crowd),
     }
+
+
+def cores_of_others(run: Run) -> float | None:
+    """Give how many cores other processes than the server's and the bench took from a run; None where nobody looked.
+
+    An overloaded server lives on every core it can get: what others take tells of this machine, not of the server.
+    """
+    if len(run.looks) < 2:  # noqa: PLR2004 - a first and a last one
+        return None
+    used = run.looks[-1].since(run.looks[0])
+    busy = (1.0 - used.idle) * (os.cpu_count() or 1)
+    return round(max(busy - used.cores - run.bench_cpu_s / run.wall_s, 0.0), 2)
 
 
 async def _knock(http: httpx.AsyncClient, pacing: Pacing, statuses: list[int]) -> None:

@@ -1,9 +1,9 @@
 """Who gets a session: each owner up to its limit, all together up to the server's, and nobody while it lags behind.
 
 A refusal is immediate and says when to come again. Load is measured as delay, where work queues up: finals that wait
-for the decode pool, writes that wait for the journal, and a probe once a second through the event loop and the threads
-that hear. Partials have a limit of their own: they come last, so they wait long before anything else does. A session
-that would only wait is refused, so that those there are keep their latency.
+for the decode pool or for word times, writes that wait for the journal, and a probe once a second through the event
+loop and the threads that hear. Partials have a limit of their own: they come last, so they wait long before anything
+else does. A session that would only wait is refused, so that those there are keep their latency.
 """
 
 from __future__ import annotations

@@ -89,9 +89,10 @@ class DecodePool:
 
     @property
     def oldest_s(self) -> float:
-        """How long the oldest live final that waits has been waiting; late requests wait by design."""
+        """How long a live final has been waiting to be decoded, or for word times; late requests wait by design."""
         oldest = next(iter(self._finals), None)
-        return time.monotonic() - oldest.asked_at if oldest is not None else 0.0
+        decoding_s = time.monotonic() - oldest.asked_at if oldest is not None else 0.0
+        return max(decoding_s, self._aligner.oldest_s if self._aligner is not None else 0.0)
 
     @property
     def unseen_s(self) -> float:
@@ -211,7 +212,8 @@ class DecodePool:
         """Give the words with measured times, or with the engine's own where alignment fails."""
         if self._aligner is None or not self._aligner.knows(hypothesis.language):
             return hypothesis.words
-        times = await self._aligner.align(request.clip.samples, [word.text for word in hypothesis.words])
+        texts = [word.text for word in hypothesis.words]
+        times = await self._aligner.align(request.clip.samples, texts, late=request.late)
         if times is None:
             return hypothesis.words
         pairs = zip(hypothesis.words, times, strict=True)
@@ -221,7 +223,8 @@ class DecodePool:
         """Begin to tell the voices of a clip apart, unless that is withdrawn before its turn comes."""
         if self._diarizer is None or not request.with_voices or request in self._voices:
             return
-        told = self._diarizer.voices(request.clip.samples, wanted=lambda: request in self._voices)
+        clip, late = request.clip, request.late
+        told = self._diarizer.voices(clip.samples, wanted=lambda: request in self._voices, late=late)
         task = self._voices[request] = asyncio.create_task(told, name="voices")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,8 +1,15 @@
 """Plugins in processes of their own: an aligner holds the GIL while it works, a diarizer keeps a core busy.
 
 Each worker is one spawned process (never forked: the server has threads by then) that loads the plugin once and does
-one call at a time. A worker that dies or outlives its deadline is replaced while others go on, and the call at hand is
-tried once more; a second loss costs it its answer. A worker ends with its parent, however that ended.
+one call at a time. A worker that dies is replaced while others go on, and the call at hand is tried once more; a second
+death costs it its answer.
+
+A call that takes too long goes without its answer at that moment, while its worker may go on for a good deal longer: on
+a machine that is short of processor time, or was asleep, it is healthy, and another one would only be slower. Calls
+wait for workers that work however long that takes, since they come to their turn. For workers that are overdue or being
+replaced they wait `grace_s` together, and then go without until one is back. So no worker can stall who asks.
+
+A worker ends with its parent, however that ended.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -39,6 +46,10 @@ CLOSE_S = 2.0
 """Time for a worker's last call before it is killed."""
 TRIES = 2
 """Workers that one call may lose: chance takes one now and then, and a clip that takes two would take them all."""
+ALIGNER_PACE = 0.1
+"""What alignment may take of a clip's length; it takes a sixtieth where the processor is free."""
+OVERDUE = 4
+"""How many times a call's deadline must go by before its worker is taken for hung and killed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,17 +58,24 @@ class Isolated:
     """A plugin in `processes` workers; calls beyond that wait their turn, in order.
 
     `factory` makes the plugin inside the worker, so it must be importable there by name; `role` names it in the log. A
-    try may take `grace_s` and once the length of its clip; waiting for a worker is not counted, so load never costs a
-    final its answer.
+    call may take `grace_s` and `pace` times the length of its clip; waiting for workers that work is not counted, so
+    load never costs a final its answer.
     """
 
-    def __init__(self, factory: Callable[[], object], *, role: str, processes: int = 1, grace_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], object],
+        *,
+        role: str,
+        processes: int = 1,
+        grace_s: float = 5.0,
+        pace: float = 1.0,
+    ) -> None:
         self._role = role
-        self._grace_s = grace_s
+        self._grace_s, self._pace = grace_s, pace
         self._workers = [_Worker(factory) for _ in range(processes)]
-        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
-        self._waiting: deque[float] = deque()
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._turns = _Turns(processes, patience_s=grace_s)
+        self._mending: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -68,8 +86,8 @@ class Isolated:
 
     @property
     def oldest_s(self) -> float:
-        """How long the call that has waited longest for a worker has waited."""
-        return time.monotonic() - self._waiting[0] if self._waiting else 0.0
+        """How long the call that has waited longest for a worker has waited, late ones aside."""
+        return self._turns.oldest_s
 
     async def start(self) -> None:
         """Start the workers, unless they were; raises `EngineError` where the plugin cannot be loaded."""
@@ -78,16 +96,23 @@ class Isolated:
         await asyncio.shield(self._starting)
 
     async def call(
-        self, method: str, samples: Samples, *arguments: object, wanted: Callable[[], bool] = lambda: True
+        self,
+        method: str,
+        samples: Samples,
+        *arguments: object,
+        wanted: Callable[[], bool] = lambda: True,
+        late: bool = False,
     ) -> Any:
-        """Give what the plugin's method says of a clip, or None where that fails for any reason or it never started.
+        """Give what the plugin's method says of a clip, or None where that fails, takes too long or never started.
 
-        A call that is not `wanted` any more when it is its turn gets None too.
+        A call that is not `wanted` any more when it is its turn gets None too. A `late` one waits for all others.
         """
         if not self._started:
             return None
         for _ in range(TRIES):
-            worker = await self._next()
+            worker = await self._turns.take(late=late)
+            if worker is None:
+                return None
             if not worker.running or not wanted():
                 self._give_back(worker, lost=not worker.running)
                 return None
@@ -97,36 +122,58 @@ class Isolated:
         return None
 
     async def _call_on(self, worker: _Worker, method: str, samples: Samples, *arguments: object) -> tuple[Any, bool]:
-        """Try on one worker; give the answer, and whether the worker was lost."""
-        audio_s, lost = len(samples) / SAMPLE_RATE, False
+        """Try on one worker; give the answer, and whether the worker died."""
+        audio_s = len(samples) / SAMPLE_RATE
+        deadline_s = self._grace_s + self._pace * audio_s
+        calling = asyncio.create_task(worker.call(method, samples, *arguments), name=f"call {self._role}")
         try:
-            return await asyncio.wait_for(worker.call(method, samples, *arguments), self._grace_s + audio_s), lost
-        except (TimeoutError, BrokenProcessPool) as error:
-            lost = True
-            worker.discard(kill=isinstance(error, TimeoutError))
-            _log.warning(f"{self._role}_lost", reason=type(error).__name__, audio_s=audio_s)
-        except asyncio.CancelledError:
-            # Closing cancels what the worker has not begun; anything else is the caller's own end.
-            if not self._closed:
-                raise
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a final goes out all the same
-            _log.warning(f"{self._role}_failed", reason=type(error).__name__, audio_s=audio_s)
+            await asyncio.wait([calling], timeout=deadline_s)
         finally:
-            self._give_back(worker, lost=lost)
-        return None, lost
+            if not calling.done():
+                # Also where the caller's own end comes first: the worker is at this call until it is through.
+                calling.add_done_callback(_error_of)
+                self._turns.miss(worker)
+                self._mend(self._await_overdue(worker, calling, (OVERDUE - 1) * deadline_s))
+        if not calling.done():
+            _log.warning(f"{self._role}_overdue", audio_s=audio_s)
+            return None, False
+        return self._outcome(worker, calling, audio_s)
+
+    def _outcome(self, worker: _Worker, calling: asyncio.Task[Any], audio_s: float) -> tuple[Any, bool]:
+        """Free the worker of a call that is through; give the answer, and whether the worker died."""
+        error = _error_of(calling)
+        lost = isinstance(error, BrokenProcessPool)
+        if lost:
+            worker.discard(kill=False)
+            _log.warning(f"{self._role}_lost", reason=type(error).__name__, audio_s=audio_s)
+        elif error is not None:
+            # A plugin may raise anything, and a final goes out all the same.
+            _log.warning(f"{self._role}_failed", reason=type(error).__name__, audio_s=audio_s)
+        self._give_back(worker, lost=lost)
+        return (calling.result() if error is None else None), lost
+
+    async def _await_overdue(self, worker: _Worker, calling: asyncio.Task[Any], patience_s: float) -> None:
+        """Put a worker to use again once its overdue call is through; kill and replace one that hangs."""
+        await asyncio.wait([calling], timeout=patience_s)
+        hung = not calling.done()
+        if self._closed or not (hung or isinstance(_error_of(calling), BrokenProcessPool)):
+            self._turns.put(worker)
+            return
+        _log.warning(f"{self._role}_lost", reason="hung" if hung else "BrokenProcessPool")
+        worker.discard(kill=hung)
+        await self._replace(worker)
 
     async def close(self) -> None:
         """End the workers, their calls within `CLOSE_S`; calls still waiting get None. May be called twice."""
         self._closed = True
-        for task in self._replacing:
+        self._turns.close()
+        for task in self._mending:
             task.cancel()
-        await asyncio.gather(*self._replacing, return_exceptions=True)
+        await asyncio.gather(*self._mending, return_exceptions=True)
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
-        if self._free.empty():
-            self._free.put_nowait(self._workers[0])
 
     @property
     def _started(self) -> bool:
@@ -140,39 +187,35 @@ class Isolated:
             await asyncio.gather(*(worker.close() for worker in self._workers))
             raise EngineError(f"the {self._role} could not be started") from error
         for worker in self._workers:
-            self._free.put_nowait(worker)
-
-    async def _next(self) -> _Worker:
-        asked_at = time.monotonic()
-        self._waiting.append(asked_at)
-        try:
-            return await self._free.get()
-        finally:
-            self._waiting.remove(asked_at)
+            self._turns.put(worker)
 
     def _give_back(self, worker: _Worker, *, lost: bool) -> None:
         if lost and not self._closed and worker.may_reopen():
-            task = asyncio.create_task(self._replace(worker), name=f"replace {self._role}")
-            self._replacing.add(task)
-            task.add_done_callback(self._replacing.discard)
+            self._turns.miss(worker)
+            self._mend(self._replace(worker))
         else:
-            self._free.put_nowait(worker)
+            self._turns.put(worker)
+
+    def _mend(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"mend {self._role}")
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
 
     async def _replace(self, worker: _Worker) -> None:
-        """Open a lost worker again; calls wait for it, and get None at once where it does not start."""
+        """Open a lost worker again; calls that still wait for it get None at once where it does not start."""
         try:
             await worker.open()
         except Exception as error:  # noqa: BLE001 - the factory is a plugin
             _log.warning(f"{self._role}_not_replaced", reason=type(error).__name__)
         finally:
-            self._free.put_nowait(worker)
+            self._turns.put(worker)
 
 
 class IsolatedAligner(Isolated):
     """Word times from aligners in workers."""
 
     def __init__(self, factory: Callable[[], Aligner], *, processes: int = 1, grace_s: float = 5.0) -> None:
-        super().__init__(factory, role="aligner", processes=processes, grace_s=grace_s)
+        super().__init__(factory, role="aligner", processes=processes, grace_s=grace_s, pace=ALIGNER_PACE)
         # A factory is the aligner's class, if anything; without a word on languages it is asked about all.
         self._languages: frozenset[str] | None = getattr(factory, "languages", None)
 
@@ -180,22 +223,100 @@ class IsolatedAligner(Isolated):
         """Whether words of a language can be aligned."""
         return self._languages is None or language in self._languages
 
-    async def align(self, samples: Samples, words: Sequence[str]) -> Times | None:
+    async def align(self, samples: Samples, words: Sequence[str], *, late: bool = False) -> Times | None:
         """Give each word's start and end in seconds from the clip's start, or None where that fails for any reason."""
-        times: Times | None = await self.call("align", samples, list(words))
+        times: Times | None = await self.call("align", samples, list(words), late=late)
         return times
 
 
 class IsolatedDiarizer(Isolated):
-    """Who is heard, from diarizers in workers."""
+    """Who is heard, from diarizers in workers; unlike word times nothing stands in for it, so it may take longer."""
 
-    def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 5.0) -> None:
+    def __init__(self, factory: Callable[[], Diarizer], *, processes: int = 1, grace_s: float = 20.0) -> None:
         super().__init__(factory, role="diarizer", processes=processes, grace_s=grace_s)
 
-    async def voices(self, samples: Samples, wanted: Callable[[], bool]) -> tuple[Voice, ...]:
+    async def voices(self, samples: Samples, wanted: Callable[[], bool], *, late: bool = False) -> tuple[Voice, ...]:
         """Give who is heard in a clip; nobody where that fails for any reason or is not `wanted` at its turn."""
-        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted)
+        voices: tuple[Voice, ...] | None = await self.call("voices", samples, wanted=wanted, late=late)
         return voices or ()
+
+
+def _error_of(calling: asyncio.Task[Any]) -> BaseException | None:
+    """Say why a call has no answer; closing cancels what a worker has not begun."""
+    return asyncio.CancelledError() if calling.cancelled() else calling.exception()
+
+
+_Line = dict[asyncio.Future["_Worker | None"], float]
+"""Those that wait, in order, and since when."""
+
+
+class _Turns:
+    """Which call gets which worker: the first that came gets the first that is free, `late` ones after all others.
+
+    A worker is away from `miss` to `put`. Where all `processes` are for `patience_s`, who waits gets None, and who asks
+    gets it at once.
+    """
+
+    def __init__(self, processes: int, *, patience_s: float) -> None:
+        self._processes, self._patience_s = processes, patience_s
+        self._free: deque[_Worker] = deque()
+        self._away: set[_Worker] = set()
+        self._waiting: _Line = {}
+        self._late: _Line = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._hopeless = self._closed = False
+
+    @property
+    def oldest_s(self) -> float:
+        since = next(iter(self._waiting.values()), None)
+        return time.monotonic() - since if since is not None else 0.0
+
+    async def take(self, *, late: bool) -> _Worker | None:
+        if self._free:
+            return self._free.popleft()
+        if self._hopeless:
+            return None
+        turn: asyncio.Future[_Worker | None] = asyncio.get_running_loop().create_future()
+        line = self._late if late else self._waiting
+        line[turn] = time.monotonic()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if line.pop(turn, None) is None and not turn.cancelled() and (worker := turn.result()) is not None:
+                self.put(worker)
+            raise
+
+    def miss(self, worker: _Worker) -> None:
+        self._away.add(worker)
+        if len(self._away) == self._processes and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._give_up)
+
+    def put(self, worker: _Worker) -> None:
+        self._away.discard(worker)
+        self._hopeless = self._closed
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while line := self._waiting or self._late:
+            turn = next(iter(line))
+            del line[turn]
+            if not turn.done():
+                turn.set_result(worker)
+                return
+        self._free.append(worker)
+
+    def close(self) -> None:
+        self._closed = True
+        self._free.clear()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._hopeless = True
+        for turn in [*self._waiting, *self._late]:
+            if not turn.done():
+                turn.set_result(None)
+        self._waiting.clear()
+        self._late.clear()
 
 
 class _Worker:
@@ -231,6 +352,8 @@ class _Worker:
             raise
 
     async def call(self, method: str, *arguments: object) -> Any:
+        if self._pool is None:
+            raise BrokenProcessPool("the worker was closed")
         return await asyncio.get_running_loop().run_in_executor(self._pool, _call, method, arguments)
 
     def discard(self, *, kill: bool) -> None:
