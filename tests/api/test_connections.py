@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from vivavoce.api import connections
-from vivavoce.api.connections import ANY_FIRST, MAX_FIRST_BYTES, RECEIPTS, HttpConnection, SocketConnection
+from vivavoce.api.connections import ANY_FIRST, JOINED, MAX_FIRST_BYTES, RECEIPTS, HttpConnection, SocketConnection
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -424,6 +424,41 @@ async def test_who_is_known_before_may_begin_with_a_long_message():
     async with door.serve() as client:
         await client.send(LARGE)
         assert await door.size() == len(LARGE)
+
+
+@pytest.mark.parametrize("joins", [True, False])
+@on_uvloop
+async def test_a_stream_of_binary_messages_is_given_in_as_few_as_came_together(joins):
+    """Frames that are read at once are one message, up to the next text; elsewhere every message is its own."""
+    given: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def app(scope, receive, send) -> None:
+        await receive()
+        if joins:
+            scope["extensions"][JOINED]["join"]()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            given.put_nowait(message.get("bytes") or message["text"])
+
+    async with serving(app, interface="asgi3", ws_ping_interval=None) as served:
+        host, port = "127.0.0.1", served.port
+        async with connect(f"ws://{host}:{port}", proxy=None, ping_interval=None, compression=None) as client:
+            # Written at once, so that they are read at once.
+            frames = [
+                frame(2, b"a"),
+                frame(2, b"bc"),
+                frame(1, b"text"),
+                frame(2, b"d"),
+                frame(2, b"e", final=False) + frame(0, b"f"),
+                frame(2, b"g"),
+            ]
+            client.transport.write(b"".join(frames))
+            expected = [b"abc", "text", b"defg"] if joins else [b"a", b"bc", "text", b"d", b"ef", b"g"]
+            async with asyncio.timeout(PATIENCE_S):
+                assert [await given.get() for _ in expected] == expected
+            await client.send(b"later")
+            async with asyncio.timeout(PATIENCE_S):
+                assert await given.get() == b"later"
 
 
 @pytest.mark.parametrize("flood", ["pings", "fragments"])

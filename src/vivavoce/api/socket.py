@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from vivavoce.api.connections import ANY_FIRST, RECEIPTS
+from vivavoce.api.connections import ANY_FIRST, JOINED, RECEIPTS
 from vivavoce.events import AudioRefused, Problem
 from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.runtime import metrics
@@ -30,6 +30,7 @@ async def live_socket(websocket: WebSocket) -> None:
     session: Session | None = websocket.app.state.hub.find(websocket.query_params.get("token", ""))
     if session is not None and ANY_FIRST in (extensions := websocket.scope.get("extensions", {})):
         extensions[ANY_FIRST]["lift"]()  # a client that comes back sends all that it holds in one message
+        extensions[JOINED]["join"]()
     # Accepted even if unknown: clients retry a refused handshake, but stop at a 44xx.
     await websocket.accept()
     if session is None:
