@@ -16,6 +16,11 @@ pronunciation count above the default intensity. Everything
 depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
 rewriting twice changes nothing more.
 
+Of finals, an engine that can tell how likely a whole text is hears of the likeliest entries first (`mend`), those that
+their sound does not suffice for among them. It has the audio, which the sound of the words that it wrote is all that is
+left of here: where a true name is too far from what was written, the text with the name in it often is nearly as likely
+to the engine as its own. What it confirms is written, and the rest is left to the rule by sound.
+
 Sounds are known for English only. In other languages entries are compared by their letters.
 """
 
@@ -61,12 +66,11 @@ _UNKNOWN_CONFIDENCE = 0.75
 """What an engine counts as that is certain of every word: it has no confidences."""
 _SURE_BEYOND = 1.03
 """Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
-_WEIGHED_BIAS, _BY_ODDS, _BY_WEIGHT = 3.0, 0.8, 0.22
-_WEIGHED_BY_WORTH, _WEIGHED_BY_DISTANCE, _WEIGHED_BY_WORD = 0.0, 0.0, 0.0
-"""The same for what an engine was asked about, fitted in the same way."""
-_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 3.0, 4, 0.95
-"""Odds that an entry may lack to be asked about, how many are at once, and the share of their worth they may lose."""
-_LEAST_WEIGHT = -40.0
+_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.5, 4, 0.95
+"""Odds that an entry may lack for an engine to be asked about it, how many are asked about at once, and the share of
+its worth that it may lose."""
+_ASKED_BIAS, _BY_ODDS, _BY_ANSWER, _LEAST_ANSWER = 2.05, 0.65, 0.26, -40.0
+"""What odds by sound and an engine's answer come to, and the least that an answer counts."""
 _STRICTEST, _EASIER = 2.2, 3.6
 """Log odds asked for at intensity 0, and by how much less at intensity 1."""
 _NEAREST, _WIDER, _FARTHEST = 0.2, 1.0, 0.8
@@ -232,11 +236,10 @@ class _Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Doubt:
-    """A form that may have been said in a window, `apart` by sound; `odds` say how likely by that alone."""
+    """A form that may have been said in a window, with the odds of it by sound alone."""
 
     window: _Window
     form: _Form
-    apart: float
     odds: float
 
     @property
@@ -298,9 +301,9 @@ class _Listener(ABC):
             best.setdefault((each.window.first, each.window.stop, each.window.trail, each.form.text), each)
         return list(islice(best.values(), _MOST_DOUBTS))
 
-    def settled(self, doubts: Sequence[_Doubt], weights: Sequence[float]) -> list[Replacement]:
+    def settled(self, doubts: Sequence[_Doubt], answers: Sequence[float]) -> list[Replacement]:
         """Give what is to be written where, by what an engine says for each of the doubts; none overlap."""
-        return _best(((_odds(doubt, weight), doubt) for doubt, weight in zip(doubts, weights, strict=True)), set())
+        return _best(((_odds(doubt, answer), doubt) for doubt, answer in zip(doubts, answers, strict=True)), set())
 
     def _nearby(self, words: Sequence[Word], taken: set[int], spare: float) -> list[_Doubt]:
         """Give the forms that were heard outside of the places taken, and those that lack up to `spare` of odds."""
@@ -364,7 +367,7 @@ class _Listener(ABC):
             apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
             if apart < math.inf:
                 odds = window.odds + form.odds + _BY_DISTANCE * apart
-                heard.append(_Doubt(window=window, form=form, apart=apart, odds=odds))
+                heard.append(_Doubt(window=window, form=form, odds=odds))
         return heard
 
     @abstractmethod
@@ -416,16 +419,9 @@ def _best(heard: Iterable[tuple[float, _Doubt]], taken: set[int]) -> list[Replac
     return found
 
 
-def _odds(doubt: _Doubt, weight: float) -> float:
+def _odds(doubt: _Doubt, answer: float) -> float:
     """Give the odds of a form by its sound and by what an engine says for it."""
-    return (
-        _WEIGHED_BIAS
-        + _BY_ODDS * doubt.odds
-        + _BY_WEIGHT * max(weight, _LEAST_WEIGHT)
-        + _WEIGHED_BY_WORTH * sounds.worth(doubt.form.sound)
-        + _WEIGHED_BY_DISTANCE * doubt.apart
-        + _WEIGHED_BY_WORD * (doubt.window.stop - doubt.window.first - 1)
-    )
+    return _ASKED_BIAS + _BY_ODDS * doubt.odds + _BY_ANSWER * max(answer, _LEAST_ANSWER)
 
 
 class _English(_Listener):
