@@ -66,7 +66,7 @@ _UNKNOWN_CONFIDENCE = 0.75
 """What an engine counts as that is certain of every word: it has no confidences."""
 _SURE_BEYOND = 1.03
 """Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
-_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.5, 4, 0.95
+_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.0, 4, 0.95
 """Odds that an entry may lack for an engine to be asked about it, how many are asked about at once, and the share of
 its worth that it may lose."""
 _ASKED_BIAS, _BY_ODDS, _BY_ANSWER, _LEAST_ANSWER = 2.05, 0.65, 0.26, -40.0
@@ -87,6 +87,8 @@ _AT_ONCE = 256
 _MOST_MEASURED = 256
 """Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
 a few, one of a thousand like-sounding ones is kept from taking seconds."""
+_MOST_DOUBTS_MEASURED = 64
+"""The same where an engine is asked, of which only the few likeliest count."""
 _USUAL = 9.5
 """Surprise of the thousandth most usual English word."""
 _LOG_BASE, _NUMBER = 1e-4, 10.0
@@ -359,8 +361,9 @@ class _Listener(ABC):
         )
         slack = rooms - edits * self._per_edit
         near = np.argwhere(slack >= 0)
-        if len(near) > _MOST_MEASURED:
-            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:_MOST_MEASURED]]
+        most = _MOST_MEASURED if not spare else _MOST_DOUBTS_MEASURED
+        if len(near) > most:
+            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:most]]
         heard = []
         for row, column in near.tolist():
             window, form = windows[row], self._forms[column]

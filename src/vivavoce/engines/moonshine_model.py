@@ -136,14 +136,19 @@ class Model:
         return rows
 
     def weigh(self, memory: _Array, texts: Sequence[list[int]]) -> list[float]:
-        """Give the logarithm of the chance that the model gives each text, to its end, for a memory."""
+        """Give the logarithm of the chance that the model gives each text for a memory, behind what all have in common.
+
+        That is from the first token in which they differ to their ends.
+        """
+        differ = (n for n, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
+        shared = next(differ, min(map(len, texts)))
         prefixes = np.full((len(texts), 1 + max(map(len, texts))), END, np.int64)
         prefixes[:, 0] = _START
         for i, text in enumerate(texts):
             prefixes[i, 1 : 1 + len(text)] = text
         side_by_side = _Texts([memory] * len(texts))
         logits = side_by_side.logits(self._decoder, prefixes, np.array([len(each) for each in texts]))
-        return [_chance(logits[i, : len(text) + 1], [*text, END]) for i, text in enumerate(texts)]
+        return [_chance(logits[i, shared : len(text) + 1], [*text[shared:], END]) for i, text in enumerate(texts)]
 
     def _finish(self, texts: _Texts, rows: Sequence[Row]) -> None:
         """Step until every row has ended."""
