@@ -275,3 +275,8 @@ def test_an_engine_is_not_asked_in_languages_whose_sounds_are_not_known():
 def test_what_was_written_right_is_not_asked_about():
     """An entry's own letters stay."""
     assert mended("I spoke to Aurelio about it", "Aurelio", 9.0) == ("I spoke to Aurelio about it", [])
+
+
+def test_an_engine_is_not_asked_about_entries_longer_than_anybody_says():
+    """Marks are not said, so an entry of many sounds like one without; an engine would spend seconds on it."""
+    assert mended(UNLIKE, "Aurelio" + "." * 200, 0.0) == (UNLIKE, [])

@@ -69,6 +69,8 @@ _SURE_BEYOND = 1.03
 _DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.0, 4, 0.95
 """Odds that an entry may lack for an engine to be asked about it, how many are asked about at once, and the share of
 its worth that it may lose."""
+_LONGEST_ASKED = 100
+"""Letters of an entry that an engine is asked about; what is not said, such as a row of dots, can be any length."""
 _ASKED_BIAS, _BY_ODDS, _BY_ANSWER, _LEAST_ANSWER = 2.05, 0.65, 0.26, -40.0
 """What odds by sound and an engine's answer come to, and the least that an answer counts."""
 _STRICTEST, _EASIER = 2.2, 3.6
@@ -300,6 +302,8 @@ class _Listener(ABC):
         taken = _places(self._same.find([word.text for word in words]))
         best: dict[tuple[int, int, str, str], _Doubt] = {}
         for each in sorted(self._nearby(words, taken, _DOUBTED), key=lambda each: -each.odds):
+            if len(each.form.text) > _LONGEST_ASKED:
+                continue
             best.setdefault((each.window.first, each.window.stop, each.window.trail, each.form.text), each)
         return list(islice(best.values(), _MOST_DOUBTS))
 

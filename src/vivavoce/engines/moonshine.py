@@ -126,7 +126,10 @@ class MoonshineEngine:
 
     def _spelled(self, text: str) -> list[int]:
         """Give the tokens of a text as the model learned them: of neighbours, those that make the first piece join."""
-        parts = [letter.encode() for letter in f" {text}"]
+        return [token for word in text.split() for token in self._word_tokens(word)]
+
+    def _word_tokens(self, word: str) -> list[int]:
+        parts = [letter.encode() for letter in f" {word}"]
         while len(parts) > 1:
             joined = [one + other for one, other in itertools.pairwise(parts)]
             first = min(range(len(joined)), key=lambda n: self._tokens.get(joined[n], _FIRST_SPECIAL))
