@@ -6,7 +6,7 @@ and `end` of words and utterances.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -92,6 +92,12 @@ class Word:
     end: float
     confidence: float
     speaker: int | None = None
+
+
+Weigh = Callable[[Sequence[str]], Sequence[float]]
+"""Gives for each of some whole texts the log odds that it was said rather than what the engine wrote, by the engine."""
+Mend = Callable[[tuple[Word, ...], str, Weigh], tuple[Word, ...]]
+"""Gives the words of a final, in the language named, as they should read where their audio can still be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +239,9 @@ class Clip:
 
     `key` names the utterance; an engine may keep a draft under it between partials. One of the `languages` is spoken,
     any if there are none; where the engine detects it, the answer is the one that it gives with that language alone.
-    `hints` are words and phrases that may be said, for engines that can be told. A final's answer depends on nothing
-    but `samples`, `languages` and `hints`.
+    `hints` are words and phrases that may be said, for engines that can be told. `mend` is for engines that can tell
+    how likely other texts are: they call it for each final, and answer with the words that it gives. A final's answer
+    depends on nothing but `samples`, `languages`, `hints` and `mend`.
     """
 
     key: str
@@ -242,6 +249,7 @@ class Clip:
     final: bool
     languages: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    mend: Mend | None = None
 
     @property
     def duration_s(self) -> float:

@@ -30,6 +30,7 @@ from vivavoce.model import (
     Findings,
     Hypothesis,
     Lane,
+    Mend,
     Outcome,
     Samples,
     SessionRecord,
@@ -185,11 +186,14 @@ class AddonParts:
 
     `by_target` holds what looks at utterances, by the language that it translates to or "" for anything else. `hides`
     gives the parts (seconds) of a final's audio that are to be silenced in what is stored; it is asked about the final
-    as `rule` finds it. `hints` are words and phrases for engines that can be told what to expect.
+    as `rule` finds it. `hints` are words and phrases for engines that can be told what to expect. `mend` writes the
+    words of finals better where an engine can tell how likely a text is (see `Clip`), before `rule` has them; it is
+    called on the threads that decode, several at once, and where it fails the words stay.
     """
 
     rule: TextRule | None = None
     hints: tuple[str, ...] = ()
+    mend: Mend | None = None
     hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
     by_target: Mapping[str, UtteranceAddon] = field(default_factory=dict)
     transcript: TranscriptAddon | None = None

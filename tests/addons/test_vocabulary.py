@@ -234,3 +234,49 @@ def test_the_add_on_reads_the_contracts_options() -> None:
     assert parts.hints == ("Vivavoce", "Gladia")
     assert parts.rule is not None
     assert parts.rule.rewrite(utterance(["we", "use", "glad", "ear"]), final=True).text == "we use Gladia"
+
+
+def mended(text: str, entry: str, weights: float, language: str = "en") -> tuple[str, list[str]]:
+    """Give a text of unsure words as it is mended by an engine that weighs all others alike, and what was asked."""
+    asked: list[str] = []
+
+    def weigh(texts):
+        asked.extend(texts)
+        return [weights] * len(texts)
+
+    words = tuple(replace(word, confidence=0.4) for word in utterance(text.split()).words)
+    rule = Vocabulary([VocabularyEntry(value=entry)], 0.5)
+    return " ".join(word.text for word in rule.mend(words, language, weigh)), asked
+
+
+UNLIKE = "this is about our real you. Can you help me?"
+
+
+def test_an_entry_too_far_by_sound_is_written_where_the_engine_finds_it_likely():
+    """Sound alone leaves the words; asked for the whole text with the entry in it, the engine decides."""
+    assert heard(UNLIKE, "Aurelio") == UNLIKE
+    text, asked = mended(UNLIKE, "Aurelio", 0.0)
+    assert text == "this is about Aurelio. Can you help me?"
+    assert text in asked
+    assert mended(UNLIKE, "Aurelio", -30.0)[0] == UNLIKE
+
+
+def test_an_engine_is_asked_about_few_texts_and_only_where_an_entry_is_near():
+    """Each text that an engine weighs costs it a pass."""
+    assert mended("my order number is four seven two", "Thessaloniki", 9.0) == ("my order number is four seven two", [])
+    assert len(mended(UNLIKE * 9, "Aurelio", -30.0)[1]) <= 4
+
+
+def test_an_engine_is_not_asked_in_languages_whose_sounds_are_not_known():
+    """Letters are all there is to go by there."""
+    assert mended(UNLIKE, "Aurelio", 9.0, "nl") == (UNLIKE, [])
+
+
+def test_what_was_written_right_is_not_asked_about():
+    """An entry's own letters stay."""
+    assert mended("I spoke to Aurelio about it", "Aurelio", 9.0) == ("I spoke to Aurelio about it", [])
+
+
+def test_an_engine_is_not_asked_about_entries_longer_than_anybody_says():
+    """Marks are not said, so an entry of many sounds like one without; an engine would spend seconds on it."""
+    assert mended(UNLIKE, "Aurelio" + "." * 200, 0.0) == (UNLIKE, [])

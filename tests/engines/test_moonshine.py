@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -287,3 +288,33 @@ def test_loading_does_not_import_the_package_that_carries_the_weights():
     code = "import sys, vivavoce.engines.moonshine as m; m.MoonshineEngine(); print('moonshine_voice' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_of_a_final_the_engine_tells_how_likely_other_texts_are(engine):
+    """What the model wrote has even odds against itself, another name has worse ones, and what `mend` gives is said."""
+    asked = []
+
+    def mend(words, language, weigh):
+        own = [word.text for word in words]
+        asked.append((language, weigh([" ".join(own), " ".join(["Thessaloniki", *own[1:]])])))
+        return words[:2]
+
+    clip = replace(final(PHRASES["clone"]), mend=mend)
+    (mended,) = engine.transcribe([clip])
+    (plainly,) = engine.transcribe([final(PHRASES["clone"])])
+    assert mended.words == plainly.words[:2]
+    ((language, (same, other)),) = asked
+    assert language == "en"
+    assert same == pytest.approx(0.0, abs=0.5)
+    assert other < -5
+
+
+def test_partials_and_clips_without_words_are_not_mended(engine):
+    """Only a final's text is decided on, and there is nothing to ask about without one."""
+
+    def mend(words, language, weigh):
+        raise AssertionError(words)
+
+    engine.transcribe([replace(partial(PHRASES["clone"]), mend=mend)])
+    engine.release("p")
+    engine.transcribe([replace(final(np.zeros(160, np.float32)), mend=mend)])

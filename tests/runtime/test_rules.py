@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from vivavoce.events import Problem
 from vivavoce.model import Feature, Utterance, Word
@@ -165,3 +166,19 @@ def test_logs_of_failures_quote_nothing(problems, capsys):
     logged = capsys.readouterr()
     assert "text rule failed" in logged.out + logged.err
     assert SECRET not in logged.out + logged.err
+
+
+def test_a_final_that_cannot_be_mended_keeps_its_words(problems):
+    """A failure costs what mending would have gained, and nothing of what was said; the text is not logged."""
+
+    def broken(words, language, weigh):
+        raise KeyError(words[0].text)
+
+    rules = TextRules("s", Opened(mend=broken), problems.append)
+    words = said(SECRET).words
+    with capture_logs() as logs:
+        assert rules.mend is not None
+        assert rules.mend(words, "en", lambda texts: [0.0] * len(texts)) == words
+    assert [line["event"] for line in logs] == ["mending a final failed"]
+    assert SECRET not in str(logs)
+    assert rules_of({}, problems.append).mend is None

@@ -16,6 +16,11 @@ pronunciation count above the default intensity. Everything
 depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
 rewriting twice changes nothing more.
 
+Of finals, an engine that can tell how likely a whole text is hears of the likeliest entries first (`mend`), those that
+their sound does not suffice for among them. It has the audio, which the sound of the words that it wrote is all that is
+left of here: where a true name is too far from what was written, the text with the name in it often is nearly as likely
+to the engine as its own. What it confirms is written, and the rest is left to the rule by sound.
+
 Sounds are known for English only. In other languages entries are compared by their letters.
 """
 
@@ -26,7 +31,7 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,7 +45,7 @@ from rapidfuzz.process import cdist
 from vivavoce import pronounce
 from vivavoce.addons import rewriting, sounds
 from vivavoce.addons.rewriting import Replacement
-from vivavoce.model import Utterance, Word
+from vivavoce.model import Utterance, Weigh, Word
 from vivavoce.plugins import AddonParts, AddonSettings
 
 LONGEST_WORDS = 10
@@ -61,6 +66,13 @@ _UNKNOWN_CONFIDENCE = 0.75
 """What an engine counts as that is certain of every word: it has no confidences."""
 _SURE_BEYOND = 1.03
 """Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
+_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.0, 4, 0.95
+"""Odds that an entry may lack for an engine to be asked about it, how many are asked about at once, and the share of
+its worth that it may lose."""
+_LONGEST_ASKED = 100
+"""Letters of an entry that an engine is asked about; what is not said, such as a row of dots, can be any length."""
+_ASKED_BIAS, _BY_ODDS, _BY_ANSWER, _LEAST_ANSWER = 2.05, 0.65, 0.26, -40.0
+"""What odds by sound and an engine's answer come to, and the least that an answer counts."""
 _STRICTEST, _EASIER = 2.2, 3.6
 """Log odds asked for at intensity 0, and by how much less at intensity 1."""
 _NEAREST, _WIDER, _FARTHEST = 0.2, 1.0, 0.8
@@ -77,6 +89,8 @@ _AT_ONCE = 256
 _MOST_MEASURED = 256
 """Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
 a few, one of a thousand like-sounding ones is kept from taking seconds."""
+_MOST_DOUBTS_MEASURED = 64
+"""The same where an engine is asked, of which only the few likeliest count."""
 _USUAL = 9.5
 """Surprise of the thousandth most usual English word."""
 _LOG_BASE, _NUMBER = 1e-4, 10.0
@@ -114,7 +128,7 @@ class VocabularyAddon:
     def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
         """Give the rule of a session's `vocabulary`, and its entries for engines that take hints."""
         rule = Vocabulary.from_options(options)
-        return AddonParts(rule=rule, hints=rule.hints)
+        return AddonParts(rule=rule, hints=rule.hints, mend=rule.mend)
 
     def close(self) -> None:
         """Do nothing."""
@@ -169,6 +183,20 @@ class Vocabulary:
         found = self._listener(utterance.language).find(utterance.words)
         return rewriting.apply(utterance, found) if found else utterance
 
+    def mend(self, words: tuple[Word, ...], language: str, weigh: Weigh) -> tuple[Word, ...]:
+        """Give a final's words with the entries that the engine itself finds likely, once asked; no others are new.
+
+        Nothing is asked where no entry is near.
+        """
+        listener = self._listener(language)
+        doubts = listener.doubts(words)
+        if not doubts:
+            return words
+        heard = Utterance(id="", channel=0, start=0.0, end=0.0, confidence=0.0, language=language, words=words)
+        odds = weigh([rewriting.apply(heard, [doubt.replacement]).text for doubt in doubts])
+        found = listener.settled(doubts, odds)
+        return rewriting.apply(heard, found).words if found else words
+
     def _listener(self, language: str) -> _Listener:
         if language not in self._by_language:
             entries = [entry for entry in self._entries if entry.language in {None, language}]
@@ -210,6 +238,25 @@ class _Window:
     odds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Doubt:
+    """A form that may have been said in a window, with the odds of it by sound alone."""
+
+    window: _Window
+    form: _Form
+    odds: float
+
+    @property
+    def replacement(self) -> Replacement:
+        return Replacement(
+            first=self.window.first,
+            stop=self.window.stop,
+            text=self.form.text,
+            lead=self.window.lead,
+            trail=self.window.trail,
+        )
+
+
 class _Listener(ABC):
     """Finds entries by their letters, then by how they sound in one language."""
 
@@ -236,29 +283,42 @@ class _Listener(ABC):
         self._longest = 2 * max((len(form.sound) for form in self._forms), default=0)
         self._words = np.array([form.words for form in self._forms])
         self._most = np.array([form.most for form in self._forms])
+        self._farthest = _FARTHEST_DOUBTED * np.array([self._worth(form.sound) for form in self._forms])
         self._odds = np.array([form.odds for form in self._forms])
 
     def find(self, words: Sequence[Word]) -> list[Replacement]:
         """Give what is to be written where; none overlap."""
         texts = [word.text for word in words]
         same = self._same.find(texts)
-        taken = {at for each in same for at in range(each.first, each.stop)}
+        taken = _places(same)
         found = [each for each in same if not self._stays(each, texts[each.first : each.stop])]
+        heard = self._nearby(words, taken, 0.0)
+        return found + _best(((each.odds, each) for each in heard), taken)
+
+    def doubts(self, words: Sequence[Word]) -> list[_Doubt]:
+        """Give the likeliest places of entries, too unlikely ones among them; a few, and no two alike."""
+        if not self._farthest.any():
+            return []
+        taken = _places(self._same.find([word.text for word in words]))
+        best: dict[tuple[int, int, str, str], _Doubt] = {}
+        for each in sorted(self._nearby(words, taken, _DOUBTED), key=lambda each: -each.odds):
+            if len(each.form.text) > _LONGEST_ASKED:
+                continue
+            best.setdefault((each.window.first, each.window.stop, each.window.trail, each.form.text), each)
+        return list(islice(best.values(), _MOST_DOUBTS))
+
+    def settled(self, doubts: Sequence[_Doubt], answers: Sequence[float]) -> list[Replacement]:
+        """Give what is to be written where, by what an engine says for each of the doubts; none overlap."""
+        return _best(((_odds(doubt, answer), doubt) for doubt, answer in zip(doubts, answers, strict=True)), set())
+
+    def _nearby(self, words: Sequence[Word], taken: set[int], spare: float) -> list[_Doubt]:
+        """Give the forms that were heard outside of the places taken, and those that lack up to `spare` of odds."""
         confidences = [word.confidence for word in words]
         if min(confidences, default=1.0) >= 1.0:
             confidences = [_UNKNOWN_CONFIDENCE] * len(words)
-        windows = self._windows(texts, confidences, taken)
-        heard = [one for some in iter(lambda: list(islice(windows, _AT_ONCE)), []) for one in self._heard(some)]
-        for _, window, form in sorted(heard, key=lambda each: (-each[0], each[1].first, each[1].stop)):
-            places = range(window.first, window.stop)
-            if taken.isdisjoint(places):
-                taken.update(places)
-                found.append(
-                    Replacement(
-                        first=window.first, stop=window.stop, text=form.text, lead=window.lead, trail=window.trail
-                    )
-                )
-        return found
+        windows = self._windows([word.text for word in words], confidences, taken)
+        some_at_once = iter(lambda: list(islice(windows, _AT_ONCE)), [])
+        return [one for some in some_at_once for one in self._heard(some, spare)]
 
     def _stays(self, same: Replacement, texts: Sequence[str]) -> bool:
         """Tell whether an entry's letters are left as they stand: nothing would change, or the case of a usual word."""
@@ -293,10 +353,10 @@ class _Listener(ABC):
                 if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
                     break
 
-    def _heard(self, windows: Sequence[_Window]) -> list[tuple[float, _Window, _Form]]:
-        """Give the forms that were heard in windows, with the odds that they were said."""
-        rooms = self._odds + np.array([window.odds for window in windows])[:, None]
-        rooms = np.minimum(rooms / -_BY_DISTANCE, self._most)
+    def _heard(self, windows: Sequence[_Window], spare: float) -> list[_Doubt]:
+        """Give the forms that were heard in windows, and those that lack up to `spare` of odds."""
+        rooms = self._odds + np.array([window.odds for window in windows])[:, None] + spare
+        rooms = np.minimum(rooms / -_BY_DISTANCE, self._farthest if spare else self._most)
         rooms[np.array([window.stop - window.first for window in windows])[:, None] > self._words] = -1.0
         edits = cdist(
             [window.sound for window in windows],
@@ -305,14 +365,16 @@ class _Listener(ABC):
         )
         slack = rooms - edits * self._per_edit
         near = np.argwhere(slack >= 0)
-        if len(near) > _MOST_MEASURED:
-            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:_MOST_MEASURED]]
+        most = _MOST_MEASURED if not spare else _MOST_DOUBTS_MEASURED
+        if len(near) > most:
+            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:most]]
         heard = []
         for row, column in near.tolist():
             window, form = windows[row], self._forms[column]
             apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
             if apart < math.inf:
-                heard.append((window.odds + form.odds + _BY_DISTANCE * apart, window, form))
+                odds = window.odds + form.odds + _BY_DISTANCE * apart
+                heard.append(_Doubt(window=window, form=form, odds=odds))
         return heard
 
     @abstractmethod
@@ -335,6 +397,11 @@ class _Listener(ABC):
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
         """Give the largest distance from a sound that is let pass, and the odds for the sound itself."""
 
+    def _worth(self, sound: str) -> float:
+        """Give the log odds that a sound is worth where an engine may be asked about it; nothing is asked at 0."""
+        del sound
+        return 0.0
+
     @abstractmethod
     def _usual(self, text: str) -> bool:
         """Tell whether a text is met so often that its case tells nothing."""
@@ -342,6 +409,26 @@ class _Listener(ABC):
     @abstractmethod
     def _distance(self, one: str, other: str, limit: float) -> float:
         """Give how far two sounds are from each other, infinity beyond the limit."""
+
+
+def _places(replacements: Sequence[Replacement]) -> set[int]:
+    return {at for each in replacements for at in range(each.first, each.stop)}
+
+
+def _best(heard: Iterable[tuple[float, _Doubt]], taken: set[int]) -> list[Replacement]:
+    """Give the likeliest of what overlaps, by the odds beside each; what they speak against is left out."""
+    found: list[Replacement] = []
+    for odds, each in sorted(heard, key=lambda one: (-one[0], one[1].window.first, one[1].window.stop)):
+        places = range(each.window.first, each.window.stop)
+        if odds >= 0 and taken.isdisjoint(places):
+            taken |= set(places)
+            found.append(each.replacement)
+    return found
+
+
+def _odds(doubt: _Doubt, answer: float) -> float:
+    """Give the odds of a form by its sound and by what an engine says for it."""
+    return _ASKED_BIAS + _BY_ODDS * doubt.odds + _BY_ANSWER * max(answer, _LEAST_ANSWER)
 
 
 class _English(_Listener):
@@ -364,8 +451,11 @@ class _English(_Listener):
     def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
         share = min(_NEAREST + _WIDER * intensity, _FARTHEST)
         asked = _STRICTEST - _EASIER * intensity
-        worth = sounds.worth(sound)
+        worth = self._worth(sound)
         return share * worth, _BIAS - asked + _BY_WORTH * min(worth, _WORTH_COUNTED)
+
+    def _worth(self, sound: str) -> float:
+        return sounds.worth(sound)
 
     def _usual(self, text: str) -> bool:
         return sum(_surprise(word) for word in text.split()) < _USUAL

@@ -13,6 +13,8 @@ and partials keep the words of the spans that are complete.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vivavoce.engines.moonshine_model import END, Model, Row, Stem
+from vivavoce.engines.moonshine_model import END, Memory, Model, Row, Stem
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.errors import SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word, spread_words
 from vivavoce.plugins import EngineInfo, EngineSettings
 
 _FIRST_SPECIAL = 32_000
+_FIRST_JOINED = 259  # pieces before it are single bytes, for characters that have no piece
+_FIRST_BYTE = 3
 _FEWEST_SAMPLES = 1_600  # the encoder fails below 895; a tenth of a second holds no word
 _TOKENS_A_SECOND = 6.5  # English speech does not exceed it: the bound the model's makers decode with
 _SPARE_TOKENS = 6  # punctuation and split words weigh more in a short clip
@@ -55,6 +59,9 @@ class MoonshineEngine:
             )
         folder = _weights()
         self._pieces = read_pieces(folder / "tokenizer.bin")
+        self._tokens = {
+            piece: n for n, piece in reversed(list(enumerate(self._pieces))) if n >= _FIRST_JOINED and piece
+        }
         self._model = Model(folder, threads=settings.engine_threads)
         self._drafts: dict[str, _Draft] = {}
 
@@ -72,8 +79,8 @@ class MoonshineEngine:
         groups = [[span] for span in new if span.final]
         groups.append([span for span in new if not span.final])
         for group in filter(None, groups):
-            for span, row in zip(group, self._decode(group), strict=True):
-                words[span.clip, span.start] = self._words(span, row)
+            for span, row, memory in zip(group, *self._decode(group), strict=True):
+                words[span.clip, span.start] = self._mended(clips[span.clip], span, row, memory)
                 self._keep(span, row, words[span.clip, span.start] or ())
         texts: list[list[Word]] = [[] for _ in clips]
         for span in spans:
@@ -105,7 +112,37 @@ class MoonshineEngine:
         elif draft is not None:
             draft.tokens = row.tokens
 
-    def _decode(self, spans: Sequence[_Span]) -> list[Row]:
+    def _mended(self, clip: Clip, span: _Span, row: Row, memory: Memory) -> tuple[Word, ...]:
+        """Give the words of a row, of a final as its clip's `mend` leaves them where it was decoded in one piece."""
+        words = self._words(span, row)
+        if not words or not clip.final or clip.mend is None or len(span.samples) < len(clip.samples):
+            return words
+        return clip.mend(words, "en", functools.partial(self._weigh, row, memory))
+
+    def _weigh(self, row: Row, memory: Memory, texts: Sequence[str]) -> list[float]:
+        """Give the log odds of texts against that of a row."""
+        own, *others = self._model.weigh(memory, [row.tokens, *map(self._spelled, texts)])
+        return [other - own for other in others]
+
+    def _spelled(self, text: str) -> list[int]:
+        """Give the tokens of a text as the model learned them: of neighbours, those that make the first piece join."""
+        return [token for word in text.split() for token in self._word_tokens(word)]
+
+    def _word_tokens(self, word: str) -> list[int]:
+        parts = [letter.encode() for letter in f" {word}"]
+        while len(parts) > 1:
+            joined = [one + other for one, other in itertools.pairwise(parts)]
+            first = min(range(len(joined)), key=lambda n: self._tokens.get(joined[n], _FIRST_SPECIAL))
+            if joined[first] not in self._tokens:
+                break
+            parts[first : first + 2] = [joined[first]]
+        return [
+            token
+            for part in parts
+            for token in ([self._tokens[part]] if part in self._tokens else [_FIRST_BYTE + byte for byte in part])
+        ]
+
+    def _decode(self, spans: Sequence[_Span]) -> tuple[list[Row], list[Memory]]:
         """Decode spans that are spelled side by side: one of a final, or some of partials."""
         memories, drafts, limits = [], [], []
         for span in spans:
@@ -118,7 +155,7 @@ class MoonshineEngine:
             drafts.append(draft.tokens[: limits[-1]] if draft else [])
             if draft is not None:
                 draft.heard = (span.start, stem)
-        return self._model.spell(memories, drafts, limits)
+        return self._model.spell(memories, drafts, limits), memories
 
     def _words(self, span: _Span, row: Row) -> tuple[Word, ...]:
         """Give the words of a row's tokens; a text without a letter or digit (the model's notes for music) has none."""

@@ -9,7 +9,7 @@ graphs of fused operators, which give the same numbers up to the rounding of flo
   on `STEM_REACH` samples each, every `STEM_HOP`, and stay valid while a clip grows.
 - `encoder`: the normed stem to the keys and values that the decoder looks at, of all layers at once.
 - `decoder`: tokens after a cache of earlier ones to the likeliest next tokens. Rows of a batch may have caches of
-  unequal length, and look at unequal numbers of frames.
+  unequal length, and look at unequal numbers of frames. The logits of all tokens can be had too.
 
 The head size of the decoder's own attention is padded with zeros, because the fused operator wants multiples of 16.
 """
@@ -247,7 +247,7 @@ def _decoder(weights: _Weights) -> bytes:
         "longest": (int32, []),
         "heard": (int32, ["rows", "frames"]),
     }
-    outputs = {"next": TensorProto.INT64, "probability": _FLOAT}
+    outputs = {"next": TensorProto.INT64, "probability": _FLOAT, "logits": _FLOAT}
     embedding = "model.decoder.embed_tokens.weight_merged_0"
     quantized, scale, zero = (
         graph.constant(weights.tensor(f"{embedding}_{each}")) for each in ("quantized", "scale", "zero_point")
@@ -289,7 +289,7 @@ def _decoder(weights: _Weights) -> bytes:
         wide = graph.add("Mul", [value, graph.fused("QuickGelu", [gate], alpha=1.0)])
         found = graph.product(wide, weights.matrix(f"{at}mlp/fc2"), weights.tensor(f"{name}mlp.fc2.bias_merged_0"))
         normed, stream = graph.add_and_norm(found, stream, weights.tensor(names[layer + 1]))
-    logits = graph.product(normed, weights.matrix("/proj_out"))
+    logits = graph.add("Identity", [graph.product(normed, weights.matrix("/proj_out"))], "logits")
     graph.add("ArgMax", [logits], "next", axis=-1, keepdims=0)
     graph.add("ReduceMax", [graph.add("Softmax", [logits], axis=-1)], "probability", axes=[-1], keepdims=0)
     return graph.model(inputs, outputs)

@@ -35,6 +35,8 @@ _MEMORIES = [f"memory_{part}" for part in _PARTS]
 _OUTPUTS = ["next", "probability", *(f"new_{part}" for part in _PARTS)]
 
 _Array = NDArray[Any]
+Memory = NDArray[Any]
+"""What `remember` gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,21 @@ class Model:
         self._finish(texts, rows)
         return rows
 
+    def weigh(self, memory: _Array, texts: Sequence[list[int]]) -> list[float]:
+        """Give the logarithm of the chance that the model gives each text for a memory, behind what all have in common.
+
+        That is from the first token in which they differ to their ends.
+        """
+        differ = (n for n, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
+        shared = next(differ, min(map(len, texts)))
+        prefixes = np.full((len(texts), 1 + max(map(len, texts))), END, np.int64)
+        prefixes[:, 0] = _START
+        for i, text in enumerate(texts):
+            prefixes[i, 1 : 1 + len(text)] = text
+        side_by_side = _Texts([memory] * len(texts))
+        logits = side_by_side.logits(self._decoder, prefixes, np.array([len(each) for each in texts]))
+        return [_chance(logits[i, shared : len(text) + 1], [*text[shared:], END]) for i, text in enumerate(texts)]
+
     def _finish(self, texts: _Texts, rows: Sequence[Row]) -> None:
         """Step until every row has ended."""
         stepping = list(rows)
@@ -165,7 +182,17 @@ class _Texts:
 
         `before` says how many positions of each row come before its last token.
         """
-        inputs = {
+        following, probabilities, *self._caches = _run(decoder, _OUTPUTS, self._inputs(tokens, before))
+        self.cached = before + 1
+        return following, probabilities
+
+    def logits(self, decoder: Any, tokens: _Array, before: _Array) -> _Array:
+        """Give the logits of all tokens after each of `tokens`, `[rows, tokens, all tokens]`; nothing is cached."""
+        (logits,) = _run(decoder, ["logits"], self._inputs(tokens, before))
+        return logits
+
+    def _inputs(self, tokens: _Array, before: _Array) -> dict[str, _Array]:
+        return {
             "tokens": tokens,
             "lengths": before.astype(np.int32),
             "longest": np.array(before.max() + 1, np.int32),
@@ -173,9 +200,6 @@ class _Texts:
             **dict(zip(_CACHES, self._caches, strict=True)),
             **dict(zip(_MEMORIES, self._memories, strict=True)),
         }
-        following, probabilities, *self._caches = _run(decoder, _OUTPUTS, inputs)
-        self.cached = before + 1
-        return following, probabilities
 
     def cut(self, lengths: Sequence[int]) -> None:
         """Forget what is cached beyond each row's length."""
@@ -187,6 +211,13 @@ class _Texts:
         self._heard, self.cached = self._heard[rows], self.cached[rows]
         self._memories = [memory[rows] for memory in self._memories]
         self._caches = [np.ascontiguousarray(cache[rows, :, : self.cached.max()]) for cache in self._caches]
+
+
+def _chance(logits: _Array, tokens: Sequence[int]) -> float:
+    """Give the logarithm of the chance of tokens, one for each row of logits."""
+    highest = logits.max(-1)
+    totals = highest + np.log(np.exp(logits - highest[:, None]).sum(-1))
+    return float((logits[np.arange(len(tokens)), tokens] - totals).sum())
 
 
 def _run(session: Any, outputs: list[str], inputs: dict[str, _Array]) -> list[_Array]:

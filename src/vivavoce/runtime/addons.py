@@ -89,7 +89,7 @@ class Addons:
         """
         rules: dict[Feature, TextRule] = {}
         hints: tuple[str, ...] = ()
-        hides = None
+        hides = mend = None
         lookers: dict[tuple[Feature, str], UtteranceAddon] = {}
         readers: dict[Feature, TranscriptAddon] = {}
         for feature, own in options.features.items():
@@ -98,10 +98,11 @@ class Addons:
                 rules[feature] = parts.rule
             hints += tuple(parts.hints)
             hides = hides or parts.hides
+            mend = mend or parts.mend
             lookers |= {(feature, target): looker for target, looker in parts.by_target.items()}
             if parts.transcript is not None:
                 readers[feature] = parts.transcript
-        return Opened(rules=rules, hints=hints, hides=hides, lookers=lookers, readers=readers)
+        return Opened(rules=rules, hints=hints, mend=mend, hides=hides, lookers=lookers, readers=readers)
 
     async def _parts(
         self, feature: Feature, own: Mapping[str, Any], languages: Sequence[str], *, taken_up: bool

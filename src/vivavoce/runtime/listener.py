@@ -251,6 +251,7 @@ class Listener:
             final=ask.final,
             languages=ask.languages,
             hints=self._hints,
+            mend=self._rules.mend if ask.final else None,
         )
         if not ask.again:
             self._drafted[ask.channel] = clip.key

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vivavoce.model import Feature, Utterance
+from vivavoce.model import Feature, Mend, Utterance
 from vivavoce.plugins import TextRule, TranscriptAddon, UtteranceAddon
 
 RULES = (Feature.CUSTOM_VOCABULARY, Feature.CUSTOM_SPELLING, Feature.PII_REDACTION)
@@ -19,6 +19,7 @@ class Opened:
 
     rules: Mapping[Feature, TextRule] = field(default_factory=dict)
     hints: tuple[str, ...] = ()
+    mend: Mend | None = None
     hides: Callable[[Utterance], Sequence[tuple[float, float]]] | None = None
     lookers: Mapping[tuple[Feature, str], UtteranceAddon] = field(default_factory=dict)
     readers: Mapping[Feature, TranscriptAddon] = field(default_factory=dict)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from vivavoce.errors import AddonError
 from vivavoce.events import Final, Partial, Problem
-from vivavoce.model import Feature, Utterance, Word
+from vivavoce.model import Feature, Mend, Utterance, Weigh, Word
 from vivavoce.runtime.opened import RULES, Opened, place_of, way_to
 
 log = structlog.get_logger()
@@ -29,6 +30,7 @@ class TextRules:
     def __init__(self, session_id: str, opened: Opened, say: Callable[[Problem], None]) -> None:
         self._rules = [(feature, opened.rules[feature]) for feature in RULES if feature in opened.rules]
         self._hides = opened.hides
+        self.mend = partial(self._mended, opened.mend) if opened.mend is not None else None
         self._log = log.bind(session=session_id)
         self._say = say
 
@@ -57,6 +59,14 @@ class TextRules:
                 if feature is Feature.PII_REDACTION:
                     return _withheld(heard)
         return Final(utterance=heard, hidden=hidden)
+
+    def _mended(self, mend: Mend, words: tuple[Word, ...], language: str, weigh: Weigh) -> tuple[Word, ...]:
+        """Mend the words of a final on a thread that decodes; where that fails, the rules have them as they are."""
+        try:
+            return mend(words, language, weigh) or words
+        except Exception as error:  # noqa: BLE001 - as for the rules
+            self._log.error("mending a final failed", error=place_of(error), way=way_to(error))
+            return words
 
 
 def _problem(feature: Feature, utterance: Utterance) -> Problem:
