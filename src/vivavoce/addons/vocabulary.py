@@ -1,104 +1,20 @@
 """Custom vocabulary: entries are heard where the words of an utterance sound like them and look misheard.
 
-Runs of words (windows) are compared with the entries by sound. What speaks for an entry, all in the logarithm of odds:
-
-- the worth of its sound: a long name, or one with rare sounds, is not met by chance;
-- how seldom the window's words are used: engines write rare words, or none that exist, for names they do not know;
-- how unsure the engine was of them.
-
-What speaks against it is how much of that worth is lost to the sound that was heard, each word of the window beyond the
-first, and how sure the engine was of the least sure word: names are seldom misheard with certainty. The weights are
-those of a logistic regression on synthesized telephone calls; docs/how-to/vocabulary.md has its results. An entry is
-written where the sum is above a threshold set by its intensity; of windows that overlap, the best one wins.
-
-The same letters (`live kit` for `LiveKit`) count at any intensity and are never taken for another entry; those of a
-pronunciation count above the default intensity. Everything
-depends on a window's own words alone, so a replacement here changes nothing elsewhere, and unless entries share words,
-rewriting twice changes nothing more.
-
-Of finals, an engine that can tell how likely a whole text is hears of the likeliest entries first (`mend`), those that
-their sound does not suffice for among them. It has the audio, which the sound of the words that it wrote is all that is
-left of here: where a true name is too far from what was written, the text with the name in it often is nearly as likely
-to the engine as its own. What it confirms is written, and the rest is left to the rule by sound.
-
-Sounds are known for English only. In other languages entries are compared by their letters.
+How that is told is in `likenesses`; here is what a session asks for. The rule hears every partial and final, and knows
+nothing but their words. Of finals, an engine that can tell how likely a whole text is hears of the likeliest entries
+first (`Vocabulary.mend`).
 """
 
 from __future__ import annotations
 
-import functools
-import math
-import re
-import unicodedata
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pocketsphinx
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
-
-from vivavoce import pronounce
-from vivavoce.addons import rewriting, sounds
-from vivavoce.addons.rewriting import Replacement
+from vivavoce.addons import rewriting
+from vivavoce.addons.likenesses import DEFAULT_INTENSITY, English, Entry, Foreign, Listener
 from vivavoce.model import Utterance, Weigh, Word
 from vivavoce.plugins import AddonParts, AddonSettings
-
-LONGEST_WORDS = 10
-LONGEST_SOUND = 80
-"""Entries with more words, or more phones (letters in other languages), are found by their exact letters only."""
-DEFAULT_INTENSITY = 0.5
-MOST_SOUNDS = 6
-"""Ways to say an entry, or one of its pronunciations, that are compared."""
-MORE_WORDS = 2
-"""A window may have so many words more than the entry: an engine that does not know a name writes several for it."""
-
-_BIAS, _BY_DISTANCE, _BY_WORTH = -4.93, -0.59, 0.48
-_BY_SURPRISE, _BY_DOUBT, _BY_WORD, _BY_SURENESS = 0.16, 0.37, -0.89, -1.57
-_WORTH_COUNTED = 32.0
-_UNHEARD, _LEAST_CONFIDENCE = 18.0, 0.02
-"""Surprise of a word that the language model lacks, in nats, and the confidence that lower ones count as."""
-_UNKNOWN_CONFIDENCE = 0.75
-"""What an engine counts as that is certain of every word: it has no confidences."""
-_SURE_BEYOND = 1.03
-"""Sureness is the log of how far a confidence is from this, which keeps that of a certain word finite."""
-_DOUBTED, _MOST_DOUBTS, _FARTHEST_DOUBTED = 2.0, 4, 0.95
-"""Odds that an entry may lack for an engine to be asked about it, how many are asked about at once, and the share of
-its worth that it may lose."""
-_LONGEST_ASKED = 100
-"""Letters of an entry that an engine is asked about; what is not said, such as a row of dots, can be any length."""
-_ASKED_BIAS, _BY_ODDS, _BY_ANSWER, _LEAST_ANSWER = 2.05, 0.65, 0.26, -40.0
-"""What odds by sound and an engine's answer come to, and the least that an answer counts."""
-_STRICTEST, _EASIER = 2.2, 3.6
-"""Log odds asked for at intensity 0, and by how much less at intensity 1."""
-_NEAREST, _WIDER, _FARTHEST = 0.2, 1.0, 0.8
-"""Share of its worth that an entry may lose at intensity 0, by how much more at intensity 1, and the most at any."""
-_OTHER_LETTERS = 0.3
-"""Share of wrong letters that is let pass at intensity 1, where there are no sounds to go by."""
-_SHORT = 3
-"""Letters of words that are taken for usual there."""
-_LEAST_PER_EDIT = 2.0
-"""Sounds that differ in n phones are taken to be n times this apart at least, which spares measuring most of them.
-Single edits can cost less, the sum of several hardly ever does."""
-_AT_ONCE = 256
-"""Windows that are compared with all entries at once, which bounds the memory."""
-_MOST_MEASURED = 256
-"""Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
-a few, one of a thousand like-sounding ones is kept from taking seconds."""
-_MOST_DOUBTS_MEASURED = 64
-"""The same where an engine is asked, of which only the few likeliest count."""
-_USUAL = 9.5
-"""Surprise of the thousandth most usual English word."""
-_LOG_BASE, _NUMBER = 1e-4, 10.0
-"""PocketSphinx counts probabilities in powers of 1.0001."""
-_JOINTS = re.compile(r"(?<=\w)(?!'s$)[-.']+(?=\w)")
-_PARTS = re.compile("[a-z]+(?:'[a-z]+)*")
-_POSSESSIVE = re.compile("['’]s$", re.IGNORECASE)  # noqa: RUF001
-_SENTENCE_END = re.compile(r"\w{3}\W*[.?!]\W*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +61,7 @@ class Vocabulary:
     def __init__(self, entries: Sequence[VocabularyEntry], default_intensity: float) -> None:
         """Take the entries; those that state no intensity have the default one."""
         self._entries = [
-            _Entry(
+            Entry(
                 text=text,
                 intensity=default_intensity if entry.intensity is None else entry.intensity,
                 said=(text, *entry.pronunciations),
@@ -154,7 +70,7 @@ class Vocabulary:
             for entry in entries
             if (text := " ".join(entry.value.split()))
         ]
-        self._by_language: dict[str, _Listener] = {}
+        self._by_language: dict[str, Listener] = {}
         self._listener("en")
 
     @classmethod
@@ -197,324 +113,8 @@ class Vocabulary:
         found = listener.settled(doubts, odds)
         return rewriting.apply(heard, found).words if found else words
 
-    def _listener(self, language: str) -> _Listener:
+    def _listener(self, language: str) -> Listener:
         if language not in self._by_language:
             entries = [entry for entry in self._entries if entry.language in {None, language}]
-            self._by_language[language] = _English(entries) if language == "en" else _Foreign(entries)
+            self._by_language[language] = English(entries) if language == "en" else Foreign(entries)
         return self._by_language[language]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    text: str
-    intensity: float
-    said: tuple[str, ...]
-    language: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
-    """One way to say an entry: looked for in windows of up to `words` words, `most` away by sound.
-
-    `odds` is what speaks for it wherever it is heard.
-    """
-
-    text: str
-    sound: str
-    words: int
-    most: float
-    odds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """The words from `first` up to `stop`, by sound; `lead` and `trail` stay. `odds` is what speaks for any entry."""
-
-    first: int
-    stop: int
-    lead: str
-    trail: str
-    sound: str
-    odds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Doubt:
-    """A form that may have been said in a window, with the odds of it by sound alone."""
-
-    window: _Window
-    form: _Form
-    odds: float
-
-    @property
-    def replacement(self) -> Replacement:
-        return Replacement(
-            first=self.window.first,
-            stop=self.window.stop,
-            text=self.form.text,
-            lead=self.window.lead,
-            trail=self.window.trail,
-        )
-
-
-class _Listener(ABC):
-    """Finds entries by their letters, then by how they sound in one language."""
-
-    _per_edit: float
-    """What one edit costs at least, or hardly ever less."""
-
-    def __init__(self, entries: Sequence[_Entry]) -> None:
-        self._same = rewriting.Phrases(_letters, joint="", more=MORE_WORDS)
-        for ending in ("", "'s"):
-            for entry in entries:
-                self._same.add(entry.text + ending, entry.text + ending)
-                # Whoever asks for more than usual wants a pronunciation to count where it is a word of its own.
-                for said in entry.said if entry.intensity > DEFAULT_INTENSITY else ():
-                    self._same.add(said + ending, entry.text + ending)
-        self._forms = [
-            _Form(text=entry.text, sound=sound, words=len(said.split()) + MORE_WORDS, most=most, odds=odds)
-            for entry in entries
-            for said in entry.said
-            if len(said.split()) <= LONGEST_WORDS
-            for sound in self._sounds(said)
-            if 0 < len(sound) <= LONGEST_SOUND
-            for most, odds in [self._limits(sound, entry.intensity)]
-        ]
-        self._longest = 2 * max((len(form.sound) for form in self._forms), default=0)
-        self._words = np.array([form.words for form in self._forms])
-        self._most = np.array([form.most for form in self._forms])
-        self._farthest = _FARTHEST_DOUBTED * np.array([self._worth(form.sound) for form in self._forms])
-        self._odds = np.array([form.odds for form in self._forms])
-
-    def find(self, words: Sequence[Word]) -> list[Replacement]:
-        """Give what is to be written where; none overlap."""
-        texts = [word.text for word in words]
-        same = self._same.find(texts)
-        taken = _places(same)
-        found = [each for each in same if not self._stays(each, texts[each.first : each.stop])]
-        heard = self._nearby(words, taken, 0.0)
-        return found + _best(((each.odds, each) for each in heard), taken)
-
-    def doubts(self, words: Sequence[Word]) -> list[_Doubt]:
-        """Give the likeliest places of entries, too unlikely ones among them; a few, and no two alike."""
-        if not self._farthest.any():
-            return []
-        taken = _places(self._same.find([word.text for word in words]))
-        best: dict[tuple[int, int, str, str], _Doubt] = {}
-        for each in sorted(self._nearby(words, taken, _DOUBTED), key=lambda each: -each.odds):
-            if len(each.form.text) > _LONGEST_ASKED:
-                continue
-            best.setdefault((each.window.first, each.window.stop, each.window.trail, each.form.text), each)
-        return list(islice(best.values(), _MOST_DOUBTS))
-
-    def settled(self, doubts: Sequence[_Doubt], answers: Sequence[float]) -> list[Replacement]:
-        """Give what is to be written where, by what an engine says for each of the doubts; none overlap."""
-        return _best(((_odds(doubt, answer), doubt) for doubt, answer in zip(doubts, answers, strict=True)), set())
-
-    def _nearby(self, words: Sequence[Word], taken: set[int], spare: float) -> list[_Doubt]:
-        """Give the forms that were heard outside of the places taken, and those that lack up to `spare` of odds."""
-        confidences = [word.confidence for word in words]
-        if min(confidences, default=1.0) >= 1.0:
-            confidences = [_UNKNOWN_CONFIDENCE] * len(words)
-        windows = self._windows([word.text for word in words], confidences, taken)
-        some_at_once = iter(lambda: list(islice(windows, _AT_ONCE)), [])
-        return [one for some in some_at_once for one in self._heard(some, spare)]
-
-    def _stays(self, same: Replacement, texts: Sequence[str]) -> bool:
-        """Tell whether an entry's letters are left as they stand: nothing would change, or the case of a usual word."""
-        before = " ".join(texts)
-        after = " ".join(same.written)
-        return before == after or (before.lower() == after.lower() and self._usual(same.text))
-
-    def _windows(self, texts: Sequence[str], confidences: Sequence[float], taken: set[int]) -> Iterator[_Window]:
-        """Give the runs of words that may be misheard: not beyond the end of a sentence or into a taken word."""
-        bare = [rewriting.bare(text) for text in texts]
-        said = [self._sound(body) if n not in taken else "" for n, (_, body, _) in enumerate(bare)]
-        odds = [self._for_word(body, sure) for (_, body, _), sure in zip(bare, confidences, strict=True)]
-        sure = [self._sureness(confidence) for confidence in confidences]
-        most_words = int(self._words.max(initial=0))
-        for first in (n for n, sound in enumerate(said) if sound):
-            for stop in range(first + 1, min(first + most_words, len(texts)) + 1):
-                if stop - 1 in taken:
-                    break
-                lead, (_, body, trail) = bare[first][0], bare[stop - 1]
-                for ending in ("", *_POSSESSIVE.findall(body)):
-                    last = self._sound(body.removesuffix(ending)) if ending else said[stop - 1]
-                    if not last:
-                        continue
-                    yield _Window(
-                        first=first,
-                        stop=stop,
-                        lead=lead,
-                        trail=ending + trail,
-                        sound=sounds.joined([*said[first : stop - 1], last]),
-                        odds=sum(odds[first:stop]) + _BY_WORD * (stop - first - 1) + max(sure[first:stop]),
-                    )
-                if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
-                    break
-
-    def _heard(self, windows: Sequence[_Window], spare: float) -> list[_Doubt]:
-        """Give the forms that were heard in windows, and those that lack up to `spare` of odds."""
-        rooms = self._odds + np.array([window.odds for window in windows])[:, None] + spare
-        rooms = np.minimum(rooms / -_BY_DISTANCE, self._farthest if spare else self._most)
-        rooms[np.array([window.stop - window.first for window in windows])[:, None] > self._words] = -1.0
-        edits = cdist(
-            [window.sound for window in windows],
-            [form.sound for form in self._forms],
-            scorer=Levenshtein.distance,
-        )
-        slack = rooms - edits * self._per_edit
-        near = np.argwhere(slack >= 0)
-        most = _MOST_MEASURED if not spare else _MOST_DOUBTS_MEASURED
-        if len(near) > most:
-            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:most]]
-        heard = []
-        for row, column in near.tolist():
-            window, form = windows[row], self._forms[column]
-            apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
-            if apart < math.inf:
-                odds = window.odds + form.odds + _BY_DISTANCE * apart
-                heard.append(_Doubt(window=window, form=form, odds=odds))
-        return heard
-
-    @abstractmethod
-    def _sounds(self, text: str) -> list[str]:
-        """Give the ways to say a text."""
-
-    @abstractmethod
-    def _sound(self, word: str) -> str:
-        """Give the likeliest way to say a word; nothing where it is silent."""
-
-    @abstractmethod
-    def _for_word(self, word: str, confidence: float) -> float:
-        """Give what the presence of a word in a window says for its being misheard."""
-
-    @abstractmethod
-    def _sureness(self, confidence: float) -> float:
-        """Give what a window's least sure word says against an entry by its confidence: least for certainty."""
-
-    @abstractmethod
-    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
-        """Give the largest distance from a sound that is let pass, and the odds for the sound itself."""
-
-    def _worth(self, sound: str) -> float:
-        """Give the log odds that a sound is worth where an engine may be asked about it; nothing is asked at 0."""
-        del sound
-        return 0.0
-
-    @abstractmethod
-    def _usual(self, text: str) -> bool:
-        """Tell whether a text is met so often that its case tells nothing."""
-
-    @abstractmethod
-    def _distance(self, one: str, other: str, limit: float) -> float:
-        """Give how far two sounds are from each other, infinity beyond the limit."""
-
-
-def _places(replacements: Sequence[Replacement]) -> set[int]:
-    return {at for each in replacements for at in range(each.first, each.stop)}
-
-
-def _best(heard: Iterable[tuple[float, _Doubt]], taken: set[int]) -> list[Replacement]:
-    """Give the likeliest of what overlaps, by the odds beside each; what they speak against is left out."""
-    found: list[Replacement] = []
-    for odds, each in sorted(heard, key=lambda one: (-one[0], one[1].window.first, one[1].window.stop)):
-        places = range(each.window.first, each.window.stop)
-        if odds >= 0 and taken.isdisjoint(places):
-            taken |= set(places)
-            found.append(each.replacement)
-    return found
-
-
-def _odds(doubt: _Doubt, answer: float) -> float:
-    """Give the odds of a form by its sound and by what an engine says for it."""
-    return _ASKED_BIAS + _BY_ODDS * doubt.odds + _BY_ANSWER * max(answer, _LEAST_ANSWER)
-
-
-class _English(_Listener):
-    """Listens to phones."""
-
-    _per_edit = _LEAST_PER_EDIT
-
-    def _sounds(self, text: str) -> list[str]:
-        return sounds.sounds(text, MOST_SOUNDS)
-
-    def _sound(self, word: str) -> str:
-        return _english_sound(word)
-
-    def _for_word(self, word: str, confidence: float) -> float:
-        return _BY_SURPRISE * _surprise(word) - _BY_DOUBT * math.log(max(confidence, _LEAST_CONFIDENCE))
-
-    def _sureness(self, confidence: float) -> float:
-        return -_BY_SURENESS * math.log(_SURE_BEYOND - min(confidence, 1.0))
-
-    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
-        share = min(_NEAREST + _WIDER * intensity, _FARTHEST)
-        asked = _STRICTEST - _EASIER * intensity
-        worth = self._worth(sound)
-        return share * worth, _BIAS - asked + _BY_WORTH * min(worth, _WORTH_COUNTED)
-
-    def _worth(self, sound: str) -> float:
-        return sounds.worth(sound)
-
-    def _usual(self, text: str) -> bool:
-        return sum(_surprise(word) for word in text.split()) < _USUAL
-
-    def _distance(self, one: str, other: str, limit: float) -> float:
-        return sounds.distance(one, other, limit)
-
-
-class _Foreign(_Listener):
-    """Compares letters, without accents and double ones, and knows no other evidence."""
-
-    _per_edit = 1.0
-
-    def _sounds(self, text: str) -> list[str]:
-        return [sounds.joined([self._sound(word) for word in text.split()])]
-
-    def _sound(self, word: str) -> str:
-        plain = unicodedata.normalize("NFKD", word.casefold())
-        return sounds.joined([letter for letter in plain if letter.isalnum()])
-
-    def _for_word(self, word: str, confidence: float) -> float:  # noqa: ARG002 - how usual a word is is not known
-        return 0.0
-
-    def _sureness(self, confidence: float) -> float:  # noqa: ARG002 - nor is how sure an engine has to be
-        return 0.0
-
-    def _limits(self, sound: str, intensity: float) -> tuple[float, float]:
-        share = _OTHER_LETTERS * intensity * len(sound)
-        return share, -_BY_DISTANCE * share - _BY_WORD * LONGEST_WORDS
-
-    def _usual(self, text: str) -> bool:
-        return len(text) <= _SHORT
-
-    def _distance(self, one: str, other: str, limit: float) -> float:
-        edits = Levenshtein.distance(one, other)
-        return float(edits) if edits <= limit else math.inf
-
-
-@functools.lru_cache(maxsize=20_000)
-def _letters(word: str) -> str:
-    """Give a word as entries are told to be the same: without case and the hyphens, stops and apostrophes in it."""
-    return _JOINTS.sub("", rewriting.folded(word).replace("’", "'"))  # noqa: RUF001
-
-
-@functools.lru_cache(maxsize=20_000)
-def _english_sound(word: str) -> str:
-    return sounds.sound(pronounce.phones(word))
-
-
-@functools.lru_cache(maxsize=20_000)
-def _surprise(word: str) -> float:
-    """Give how unexpected the rarest part of an English word is, in nats; numbers count as middling."""
-    parts = _PARTS.findall(word.lower())
-    if not parts:
-        return _NUMBER
-    return max(min(_UNHEARD, -_LOG_BASE * float(_language_model().prob([part]))) for part in parts)
-
-
-@functools.cache
-def _language_model() -> Any:
-    """Give the model of English that comes with PocketSphinx; its frequencies of single words are used."""
-    return pocketsphinx.NGramModel.readfile(str(Path(pocketsphinx.get_model_path("en-us")) / "en-us.lm.bin"))
