@@ -15,10 +15,9 @@ The same letters (`live kit` for `LiveKit`) count at any intensity and are never
 pronunciation count above the default intensity. Everything depends on a window's own words alone, so a replacement here
 changes nothing elsewhere, and unless entries share words, rewriting twice changes nothing more.
 
-An engine that can tell how likely a whole text is, is asked about the likeliest entries, also those that their sound does
-not suffice for (`doubts`, `settled`). It has the audio, of which there is nothing left here but the sound of the words
-that it wrote: where a true name is too far from these, the text with the name in it often is nearly as likely to it as
-its own.
+An engine that can tell how likely a whole text is, is asked about the likeliest entries, also those whose sound is not
+enough (`doubts`, `settled`). It has the audio, of which there is nothing left here but the sound of the words that it
+wrote: where a true name is too far from these, the text with the name in it often is nearly as likely to it as its own.
 
 Sounds are known for English only. In other languages entries are compared by their letters.
 """
