@@ -56,6 +56,10 @@ class Talk:
         """Lose the connection without a word."""
         self.connection.transport.abort()
 
+    def of(self, kind: str) -> list[Json]:
+        """Give the messages of one type."""
+        return [each for each in self.messages if each.get("type") == kind]
+
     @property
     def finals(self) -> list[Json]:
         """The final transcripts of either protocol."""

@@ -89,15 +89,15 @@ async def test_watchers_see_the_call_whatever_its_own_client_wants(server):
     token = mint(server, opened.session_id)
     stream = asyncio.create_task(follow(token["url"]))
     async with connected(opened) as socket, connected(watched(opened)) as watcher:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=2)
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: watcher.partials)
         await socket.send(STOP)
         assert await socket.ended() == 1000
         assert await watcher.ended() == 1000
     events = await stream
     types = set(watcher.types)
     assert {"start_recording", "end_recording", "end_session"} <= types - set(socket.types)
-    assert any(not said["is_final"] for said in watcher.transcripts)
-    assert not any(not said["is_final"] for said in socket.transcripts)
+    assert watcher.partials
+    assert not socket.partials
     assert "audio_chunk" not in types
     assert_numbered(watcher.messages)
     durable = [message for message in watcher.messages if "seq" in message]
@@ -118,8 +118,7 @@ async def test_whoever_comes_in_the_middle_misses_nothing(server):
     """A watcher that begins at any number, at any moment, sees what those see that were there all along."""
     opened = open_session(server)
     async with connected(opened) as socket, connected(watched(opened)) as first:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
-        await first.until(lambda message: message["type"] == "transcript")
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: first.partials)
         async with connected(watched(opened, "from=2&partials=false")) as second:
             await socket.send(STOP)
             assert [await one.ended() for one in (socket, first, second)] == [1000] * 3
@@ -130,7 +129,7 @@ async def test_watchers_never_see_what_is_hidden(server):
     """Redaction comes before anybody sees a text."""
     opened = open_session(server, realtime_processing=REDACTED)
     async with connected(opened) as socket, connected(watched(opened)) as watcher:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: watcher.partials)
         await socket.send(STOP)
         assert await watcher.ended() == 1000
     assert any("EMAIL" in said["utterance"]["text"] for said in watcher.transcripts)
@@ -202,7 +201,7 @@ async def test_a_watcher_comes_back_after_a_restart_with_its_last_number(tmp_pat
     with serving(tmp_path / "data", "--drain-timeout", "0.1") as first:
         opened = open_session(first)
         async with connected(opened) as socket, connected(watched(opened)) as watcher:
-            await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
+            await socket.send(pcm(SPEECH))
             await watcher.until(lambda message: message["type"] == "speech_end")
             assert await asyncio.to_thread(first.stop) == 0
             assert await watcher.ended() == 1012
