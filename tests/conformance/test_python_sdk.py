@@ -24,7 +24,7 @@ from gladiaio_sdk.v2.live.generated_types import (
 )
 
 from laws import MOMENT
-from live import EVERYTHING, connected, once, open_session, pieces, transcribe, until_status
+from live import EVERYTHING, connected, mid_speech, once, open_session, pieces, transcribe, until_status
 from recordings import TRANSCRIPTS, wheel_recording
 from relay import bad_line
 from server import Server, serving
@@ -43,6 +43,9 @@ pytestmark = [
 CHUNK = 3200
 SPEED = 4.0
 BECKETT = pcm(wheel_recording("beckett"))
+AMID = 7 * 2 * SAMPLE_RATE
+"""A byte within an utterance of the recording."""
+
 SPEECH = pcm(wheel_recording("two_cities")[: 13 * SAMPLE_RATE])
 TWO_CITIES_START = " ".join(TRANSCRIPTS["two_cities"].split()[:36])
 ENDED_S = 30
@@ -205,7 +208,9 @@ def test_sync_client_does_a_whole_session(server, heard_plainly):
     session = live.start_session(live_options())
     story = Story(session)
     assert session.wait_until_ready(10)
-    play(session, BECKETT, SPEED)
+    for piece, pause_s in mid_speech(BECKETT, AMID, lambda: story.partials):
+        session.send_audio(piece)
+        time.sleep(pause_s)
     session.stop_recording()
     assert story.ended.wait(ENDED_S)
     assert session.join(10)
@@ -229,7 +234,9 @@ async def test_async_client_does_a_whole_session(server, heard_plainly):
     session = live.start_session(live_options())
     story = Story(session)
     session_id = await session.get_session_id()
-    await play_async(session, BECKETT, SPEED)
+    for piece, pause_s in mid_speech(BECKETT, AMID, lambda: story.partials):
+        session.send_audio(piece)
+        await asyncio.sleep(pause_s)
     session.stop_recording()
     await story.until_ended()
 
