@@ -62,7 +62,7 @@ async def test_killed_and_restarted_nothing_is_lost_or_doubled(machine: Machine,
 
 
 async def test_old_urls_are_accepted_soon_after_a_restart(machine: Machine) -> None:
-    """The next process lets all clients in as soon as they knock, before any session is over, with all that was kept."""
+    """The next process lets all clients in as they knock, before any session is over, with all that was kept."""
     opened = [open_session(machine.server) for _ in range(5)]
     audio = speech(0)
     for each in opened:
