@@ -237,7 +237,8 @@ class TestTranscribe:
     def test_a_terminal_shows_progress_and_partials(self, environment, server):
         """On a terminal the words are seen before they are final, and the progress of the audio below them."""
         master, terminal = pty.openpty()
-        arguments = ("transcribe", str(recording_path("beckett")), "--pace", "realtime", "--server", server.url)
+        # One utterance of 3.5 s, so that a slow machine has the time for a partial too.
+        arguments = ("transcribe", str(recording_path("clone-test")), "--pace", "realtime", "--server", server.url)
         with running(environment | {"TERM": "xterm"}, *arguments, stderr=terminal) as process:
             os.close(terminal)
             shown = read_terminal(master)
@@ -246,7 +247,7 @@ class TestTranscribe:
             assert process.wait() == 0
         assert "transcribed" in shown
         assert "…" in shown
-        assert len(words(text) & FRIENDLY) >= 4
+        assert len(words(text) & {"think", "america", "could", "very", "well"}) >= 4
         assert "\x1b" not in text
 
 
