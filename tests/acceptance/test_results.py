@@ -120,9 +120,9 @@ async def test_a_session_nobody_returns_to_is_finished_by_the_next_server(tmp_pa
             await socket.send(pcm(SPEECH))
             await socket.acked_up_to(len(SPEECH) * 2)
             await asyncio.to_thread(first.stop if way == "a signal" else first.process.kill)
-            await socket.ended(20)
+            await socket.ended()
     with serving(data_dir, "--grace", "1") as second:
-        shown = await until_status(second, socket.session_id, "done", within_s=15)
+        shown = await until_status(second, socket.session_id, "done")
         assert share_of(SPOKEN, shown["result"]["transcription"]["full_transcript"]) > 0.85
         assert second.file(socket.session_id)[44:] == pcm(SPEECH)
 

@@ -173,7 +173,7 @@ async def test_what_was_said_before_the_line_broke_is_kept(server):
         await heard.send({**CONFIG, "call_id": "cut-off"}, *pieces(SPEECH, 3200))
         await heard.next()
         heard.drop()
-    shown = await until_status(server, by_call(server, "cut-off")["id"], "done", within_s=20)
+    shown = await until_status(server, by_call(server, "cut-off")["id"], "done")
     assert share_of(SPOKEN, shown["result"]["transcription"]["full_transcript"]) > 0.5
 
 

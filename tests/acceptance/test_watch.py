@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from live import STOP, Json, Opened, connected, is_durable, moved, open_session, transcribe
+from live import PATIENCE_S, STOP, Json, Opened, connected, is_durable, moved, open_session, transcribe
 from recordings import wheel_recording
 from server import Server, run_cli, serving
 from sound import pcm
@@ -64,7 +64,7 @@ def events_of(text: str) -> list[tuple[str | None, Json]]:
 
 async def follow(url: str, **headers: str) -> list[tuple[str | None, Json]]:
     """Follow an event stream to its end."""
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
         answer = await client.get(url, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -191,7 +191,7 @@ async def test_so_many_may_watch_and_no_more(guarded):
 
 async def until_watchers(server: Server, count: int) -> None:
     """Wait until the server counts so many watchers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while f"vivavoce_watchers {float(count)}" not in server.http.get("/metrics").text:
             await asyncio.sleep(0.05)
 

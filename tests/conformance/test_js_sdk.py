@@ -128,7 +128,7 @@ async def test_end_session_finishes_what_was_sent(tmp_path):
     with serving(tmp_path / "data", "--grace", "1") as server:
         story = await run(server.url, BECKETT, tmp_path, options={"messages_config": EVERYTHING}, end=True)
         assert story["end"]["code"] == 1000
-        shown = await until_status(server, story["id"], "done", within_s=10)
+        shown = await until_status(server, story["id"], "done")
 
     assert share_of(TRANSCRIPTS["beckett"], shown["result"]["transcription"]["full_transcript"]) > 0.75
     assert shown["file"]["audio_duration"] == pytest.approx(len(BECKETT) / 32_000, abs=0.001)

@@ -80,9 +80,7 @@ async def test_nothing_is_acknowledged_that_a_locked_store_does_not_hold(tmp_pat
             await socket.acked_up_to(CHUNK)
             with _locked(server.data_dir):
                 await socket.send(*[os.urandom(CHUNK)] * 100)
-                pong = await socket._connection.ping()
-                async with asyncio.timeout(1):
-                    await pong
+                await socket.ping(PATIENCE_S)
                 assert server.http.get("/openapi.json").status_code == 200
                 assert max(end for _, end in socket.acked) == CHUNK
             await socket.acked_up_to(101 * CHUNK)
@@ -116,7 +114,7 @@ async def test_a_locked_store_is_told_within_its_patience(tmp_path) -> None:
         assert code in RETRYABLE
         assert "error" in socket.types
         assert max(end for _, end in socket.acked) == CHUNK
-        assert waited < 14
+        assert waited < 30
 
 
 @pytest.mark.slow
@@ -228,7 +226,7 @@ def _create(server: Server) -> httpx.Response:
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the database exclusively, as another program can."""
-    with closing(sqlite3.connect(data_dir / "vivavoce.sqlite3", isolation_level=None, timeout=5)) as database:
+    with closing(sqlite3.connect(data_dir / "vivavoce.sqlite3", isolation_level=None, timeout=PATIENCE_S)) as database:
         database.execute("BEGIN EXCLUSIVE")
         try:
             yield
