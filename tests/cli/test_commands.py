@@ -75,7 +75,7 @@ def lines_are_clear(done: subprocess.CompletedProcess[str], *says: str) -> bool:
 
 def left_behind(environment: dict[str, str]) -> list[str]:
     """Give what an embedded server left in the temporary directory, once its process is gone."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     directory = Path(environment["TMPDIR"])
     while any(directory.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -202,7 +202,7 @@ class TestTranscribe:
             assert process.stdout.readline().strip()
             assert any(Path(environment["TMPDIR"]).iterdir())
             process.send_signal(number)
-            assert process.wait(30) == code
+            assert process.wait(PATIENCE_S) == code
             assert process.stderr.read() == b""
         assert left_behind(environment) == []
 
@@ -229,7 +229,7 @@ class TestTranscribe:
                 assert process.stderr is not None
                 assert process.stdout.readline().strip()
                 victim.process.kill()
-                assert process.wait(60) == 1
+                assert process.wait(PATIENCE_S) == 1
                 message = process.stderr.read().decode()
             assert message.startswith("vivavoce: the server")
             assert message.count("\n") == 1
@@ -280,7 +280,7 @@ class TestListen:
             first = process.stdout.readline().decode()
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read().decode()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
             assert process.stderr.read() == b""
         assert words(first + rest) & FRIENDLY
 
@@ -291,7 +291,7 @@ class TestListen:
             assert process.stdout is not None
             assert "best of times" in process.stdout.readline().decode()
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
 
     def test_devices_are_listed_and_wrong_ones_refused(self, cli, microphone):
         """Only microphones are listed; one that does not exist is refused in one line that says how to list them."""
@@ -309,7 +309,7 @@ class TestServe:
             assert process.stdout is not None
             line = process.stdout.readline().decode()
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
             assert process.stdout.read() == b""
         assert re.match(r"vivavoce listens on http://127\.0\.0\.1:\d+ · data in .*/data · no key is needed", line)
 
