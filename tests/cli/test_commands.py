@@ -441,7 +441,7 @@ class TestDemo:
         lines = done.stdout.splitlines()
         finals = [line for line in lines if line.startswith("✓ ")]
         assert len(finals) >= 3
-        assert sum(line.startswith("… ") for line in lines) > len(finals)
+        assert any(line.startswith("… ") for line in lines)
         assert "best of times" in done.stdout
         assert "stored result" in done.stdout
         assert len(re.findall(r"│ +-?\d+ ms │ +-?\d+ ms │", done.stdout)) == 3
