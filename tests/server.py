@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 READY = "vivavoce listens on "
-START_S = 120
+START_S = 200
 STOP_S = 60
 
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 from recordings import recording_path
 from server import Server, serving
 
-PATIENCE_S = 90
+PATIENCE_S = 200
 FRIENDLY = {"ever", "tried", "failed", "matter", "again", "fail", "better"}
 """Words of `beckett`."""
 
