@@ -181,8 +181,8 @@ async def test_after_the_deadline_a_message_is_dead_and_the_next_one_goes_on(sto
     """The dead letter says why; the others arrive in order."""
     session_id = await new_session(store)
     async with receiving(lambda post: status(500) if post.body == "poison" else OK) as receiver:
-        async with couriering(store, callback_deadline=1.5) as courier:
-            courier.wake(session_id, await owe(store, session_id, receiver.url, ["a"]))
+        async with couriering(store, callback_deadline=3) as courier:
+            courier.wake(session_id, await owe(store, session_id, receiver.url, ["a"], age_s=-60))
             courier.wake(session_id, await owe(store, session_id, receiver.url, ["poison"]))
             courier.wake(session_id, await owe(store, session_id, receiver.url, ["b", "c"], age_s=-60))
             await receiver.until(lambda it: len(it.taken) >= 3)
