@@ -79,6 +79,7 @@ class Talk:
 @asynccontextmanager
 async def talking(server: Server, path: str, **extra: Any) -> AsyncIterator[Talk]:
     """Connect for the block; `extra` goes to the handshake."""
+    extra = {"open_timeout": PATIENCE_S, **extra}
     async with connect(
         f"ws{server.url.removeprefix('http')}{path}", proxy=None, max_size=1 << 20, **extra
     ) as connection:

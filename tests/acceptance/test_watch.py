@@ -150,7 +150,7 @@ async def test_only_the_owner_and_who_has_a_token_may_watch(guarded):
     token = mint(guarded, opened.session_id)["token"]
     url = f"{guarded.url}/v2/live/{opened.session_id}/events"
     stranger = new_key(guarded)
-    async with httpx.AsyncClient(trust_env=False) as anybody:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as anybody:
         assert (await anybody.get(url)).status_code == 401
         assert (await anybody.get(url, params={"token": token})).status_code == 200
         assert (await anybody.get(url, headers={"x-gladia-key": stranger})).status_code == 404
@@ -178,7 +178,10 @@ async def test_so_many_may_watch_and_no_more(guarded):
     token = mint(guarded, opened.session_id)
     place = watched(opened, f"token={token['token']}")
     async with connected(place) as first:
-        async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", token["url"]) as stream:
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client,
+            client.stream("GET", token["url"]) as stream,
+        ):
             assert stream.status_code == 200
             assert await watch_code(opened, f"token={token['token']}") == 1013
             assert guarded.http.get(token["url"]).status_code == 429
