@@ -20,7 +20,7 @@ from live import PATIENCE_S, STOP, connected, is_durable, is_final, once, open_s
 from recordings import pcm16
 from server import STOP_S
 
-pytestmark = [SDK_WARNINGS, pytest.mark.timeout(240)]
+pytestmark = [SDK_WARNINGS, pytest.mark.timeout(600)]
 
 CHUNK = 3200
 PACE = Pace(chunk=CHUNK, chunks_per_s=40)
