@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 ROOT = Path(__file__).parent.parent / ".venvs" / "asterisk"
 _LIBRARIES = ROOT / "usr" / "lib" / "x86_64-linux-gnu"
 _LOADER = _LIBRARIES / "ld-linux-x86-64.so.2"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 MISSING = (
     None

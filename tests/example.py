@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LATE_S = 60
+LATE_S = 120
 
 
 class Program:

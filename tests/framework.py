@@ -14,7 +14,7 @@ from programs import run_to_end
 ROOT = Path(__file__).parent.parent
 INSTALL_S = 280
 NOTHING: Mapping[str, str] = {}
-RUN_S = 90
+RUN_S = 150
 
 
 def python_of(name: str) -> Path:

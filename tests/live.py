@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,9 @@ FLAGS = (
 EVERYTHING = dict.fromkeys(FLAGS, True)
 STOP = '{"type": "stop_recording"}'
 
+CRUMB_BYTES = 32
+CRUMB_EVERY_S = 0.05
+
 RECEIPT_BYTES = 8
 """The length of what pings carry that ask whether messages arrived; those that keep the socket alive have another."""
 
@@ -53,6 +56,22 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
+def mid_speech(data: bytes, at: int, came: Callable[[], object], chunk: int = 3200) -> Iterator[tuple[bytes, float]]:
+    """Give speech to send, and for how long to wait after each piece: up to byte `at`, amid an utterance, then hardly
+    anything until something `came`, then the rest.
+
+    Partials are made of what the rest leaves of a machine, and not at all once there is the final. The crumbs keep the
+    utterance open for as long as that takes, where a socket that sends nothing would close it after a second.
+    """
+    yield from ((piece, 0.0) for piece in pieces(data[:at], chunk))
+    deadline = time.monotonic() + PATIENCE_S
+    while not came():
+        assert time.monotonic() < deadline, f"nothing came for what was said up to byte {at}"
+        yield data[at : at + CRUMB_BYTES], CRUMB_EVERY_S
+        at += CRUMB_BYTES
+    yield from ((piece, 0.0) for piece in pieces(data[at:], chunk))
+
+
 def once(messages: Iterable[Json]) -> list[Json]:
     """Give the messages of several sockets without repeats to the letter.
 
@@ -64,6 +83,11 @@ def once(messages: Iterable[Json]) -> list[Json]:
 def is_final(message: Json) -> bool:
     """Tell whether a message is a final transcript."""
     return message["type"] == "transcript" and message["data"]["is_final"] is True
+
+
+def is_partial(message: Json) -> bool:
+    """Tell whether a message is a transcript that is not final."""
+    return message["type"] == "transcript" and message["data"]["is_final"] is False
 
 
 def is_ack(message: Json) -> bool:
@@ -94,6 +118,11 @@ class Heard:
     def finals(self) -> list[Json]:
         """The finals' `data`, in order."""
         return [message["data"] for message in self.messages if is_final(message)]
+
+    @property
+    def partials(self) -> list[Json]:
+        """The partials' `data`, in order."""
+        return [message["data"] for message in self.messages if is_partial(message)]
 
     @property
     def durable(self) -> list[Json]:
@@ -169,6 +198,12 @@ class Socket(Heard):
         for at in range(0, len(data), chunk):
             await asyncio.sleep(started + at / bytes_per_s / speed - time.monotonic())
             await self.send(data[at : at + chunk])
+
+    async def speak(self, data: bytes, at: int, came: Callable[[], object] | None = None) -> None:
+        """Send speech, and wait amid the utterance at byte `at` until something `came`, a partial unless it is said."""
+        for piece, pause_s in mid_speech(data, at, came or (lambda: self.partials)):
+            await self.send(piece)
+            await asyncio.sleep(pause_s)
 
     async def until(self, wanted: Callable[[Json], bool], within_s: float = PATIENCE_S) -> Json:
         """Give the first message, of all so far and to come, that is wanted."""
@@ -250,6 +285,7 @@ def moved(opened: Opened, server: Server) -> Opened:
 @asynccontextmanager
 async def connected(opened: Opened, **extra: Any) -> AsyncIterator[Socket]:
     """Connect to a session for the block; `extra` goes to the handshake."""
+    extra = {"open_timeout": PATIENCE_S, **extra}
     async with connect(opened.url, proxy=None, max_size=MAX_FRAME_BYTES, **extra) as connection:
         socket = Socket(opened.session_id, connection)
         try:

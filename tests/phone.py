@@ -60,7 +60,7 @@ class Phone:
     async def hear(self) -> str:
         """Give the next message, a provisional one aside."""
         while True:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 text = (await asyncio.get_running_loop().sock_recv(self.socket, 9000)).decode()
             if not text.startswith("SIP/2.0 100"):
                 if text.startswith("SIP/2.0 200") and (tag := re.search(r"^To:.*tag=(\w+)", text, re.MULTILINE)):

@@ -61,7 +61,7 @@ class Receiver:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, wanted: Callable[[Receiver], bool], within_s: float = 30) -> None:
+    async def until(self, wanted: Callable[[Receiver], bool], within_s: float = 90) -> None:
         """Wait until something is so."""
         async with asyncio.timeout(within_s):
             while not wanted(self):

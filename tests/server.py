@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 READY = "vivavoce listens on "
-START_S = 120
-STOP_S = 30
+START_S = 200
+STOP_S = 60
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Server:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
 
     @property
     def log(self) -> str:

@@ -56,6 +56,10 @@ class Talk:
         """Lose the connection without a word."""
         self.connection.transport.abort()
 
+    def of(self, kind: str) -> list[Json]:
+        """Give the messages of one type."""
+        return [each for each in self.messages if each.get("type") == kind]
+
     @property
     def finals(self) -> list[Json]:
         """The final transcripts of either protocol."""
@@ -75,6 +79,7 @@ class Talk:
 @asynccontextmanager
 async def talking(server: Server, path: str, **extra: Any) -> AsyncIterator[Talk]:
     """Connect for the block; `extra` goes to the handshake."""
+    extra = {"open_timeout": PATIENCE_S, **extra}
     async with connect(
         f"ws{server.url.removeprefix('http')}{path}", proxy=None, max_size=1 << 20, **extra
     ) as connection:

@@ -30,7 +30,7 @@ def test_the_example_prints_what_was_said(page, tmp_path):
     with serving(tmp_path / "data") as server:
         (tmp_path / "example.py").write_text(program.replace("http://127.0.0.1:8080", server.url), encoding="utf-8")
         ended = subprocess.run(
-            [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
         )
     assert ended.returncode == 0, ended.stderr
     assert "try again" in ended.stdout.lower()

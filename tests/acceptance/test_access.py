@@ -114,7 +114,7 @@ def new_key(server: Server, name: str) -> str:
 
 def caller(server: Server, key: str) -> httpx.Client:
     """Give a client that sends a key."""
-    return httpx.Client(base_url=server.url, headers={"x-gladia-key": key}, trust_env=False)
+    return httpx.Client(base_url=server.url, headers={"x-gladia-key": key}, trust_env=False, timeout=60)
 
 
 ROUTES = [("POST", ""), ("GET", ""), ("GET", "/{id}"), ("GET", "/{id}/file"), ("DELETE", "/{id}"), ("PATCH", "/{id}")]

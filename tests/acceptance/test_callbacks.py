@@ -13,7 +13,7 @@ import pytest
 from gladiaio_sdk.v2.live.generated_types import create_live_v2_callback_message_from_json
 from standardwebhooks import Webhook
 
-from live import EVERYTHING, STOP, connected, open_session, pieces
+from live import EVERYTHING, PATIENCE_S, STOP, connected, open_session, pieces
 from receiver import OK, Post, Receiver, receiving, status
 from recordings import pcm16
 from server import Server, run_cli, serving, start
@@ -125,7 +125,7 @@ async def test_a_dead_receiver_slows_no_session_and_its_dead_letters_are_shown(t
         with serving(tmp_path / "data", *options) as server:
             socket = await speak(server, pcm16(beckett), **callback(receiver))
             path = f"/v2/live/{socket.session_id}/deliveries"
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while (report := await asyncio.to_thread(server.get, path))["callback"]["waiting"]:
                     await asyncio.sleep(0.1)
             shown = await asyncio.to_thread(run_cli, "sessions", "show", socket.session_id, "--server", server.url)
@@ -148,7 +148,7 @@ async def test_with_a_retention_of_nothing_a_session_stays_until_its_callbacks_a
             assert (await asyncio.to_thread(server.result, socket.session_id))["status"] == "done"
             up = True
             await receiver.until(lambda it: "live.end_session" in events(it.taken))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await asyncio.to_thread(server.http.get, path)).status_code != 404:
                     await asyncio.sleep(0.1)
     assert owed(tmp_path / "data") == []
@@ -203,7 +203,7 @@ async def test_nothing_owed_is_lost_when_the_server_is_killed_while_the_receiver
         committed = owed(data)
         with serving(data, "--allow-private-callbacks"):
             ids = [delivery for delivery, _ in committed]
-            await receiver.until(lambda it: set(ids) <= {post.id for post in it.taken}, within_s=90)
+            await receiver.until(lambda it: set(ids) <= {post.id for post in it.taken})
     first = list(dict.fromkeys(post.id for post in receiver.taken))
     assert first[: len(ids)] == ids
     assert len(ids) > 10

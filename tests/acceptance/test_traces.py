@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from live import STOP, Opened, connected, open_session, pieces, transcribe
+from live import PATIENCE_S, STOP, Opened, connected, open_session, pieces, transcribe
 from recordings import pcm16, wheel_recording
 from server import Server, new_key, serving
 
@@ -96,7 +96,7 @@ def test_a_deleted_session_leaves_no_trace_on_disk(ran: Ran):
     assert ran.server.http.delete(f"/v2/live/{ran.confidential}").status_code == 202
     assert traces(ran, marks), "the reader still sees what it began with"
     reader.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while left := traces(ran, marks):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
@@ -140,7 +140,7 @@ async def test_with_a_retention_of_nothing_a_session_is_gone_when_it_is_over(tmp
     with serving(tmp_path / "data", "--retention-days", "0") as server:
         heard = await transcribe(server, [pcm16(wheel_recording("beckett"))])
         assert heard.of("post_final_transcript")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while "vivavoce_sessions_forgotten_total 1.0" not in server.http.get("/metrics").text:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

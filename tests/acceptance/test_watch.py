@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from live import STOP, Json, Opened, connected, is_durable, moved, open_session, transcribe
+from live import PATIENCE_S, STOP, Json, Opened, connected, is_durable, moved, open_session, transcribe
 from recordings import wheel_recording
 from server import Server, run_cli, serving
 from sound import pcm
@@ -64,7 +64,7 @@ def events_of(text: str) -> list[tuple[str | None, Json]]:
 
 async def follow(url: str, **headers: str) -> list[tuple[str | None, Json]]:
     """Follow an event stream to its end."""
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
         answer = await client.get(url, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -89,15 +89,15 @@ async def test_watchers_see_the_call_whatever_its_own_client_wants(server):
     token = mint(server, opened.session_id)
     stream = asyncio.create_task(follow(token["url"]))
     async with connected(opened) as socket, connected(watched(opened)) as watcher:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=2)
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: watcher.partials)
         await socket.send(STOP)
         assert await socket.ended() == 1000
         assert await watcher.ended() == 1000
     events = await stream
     types = set(watcher.types)
     assert {"start_recording", "end_recording", "end_session"} <= types - set(socket.types)
-    assert any(not said["is_final"] for said in watcher.transcripts)
-    assert not any(not said["is_final"] for said in socket.transcripts)
+    assert watcher.partials
+    assert not socket.partials
     assert "audio_chunk" not in types
     assert_numbered(watcher.messages)
     durable = [message for message in watcher.messages if "seq" in message]
@@ -118,8 +118,7 @@ async def test_whoever_comes_in_the_middle_misses_nothing(server):
     """A watcher that begins at any number, at any moment, sees what those see that were there all along."""
     opened = open_session(server)
     async with connected(opened) as socket, connected(watched(opened)) as first:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
-        await first.until(lambda message: message["type"] == "transcript")
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: first.partials)
         async with connected(watched(opened, "from=2&partials=false")) as second:
             await socket.send(STOP)
             assert [await one.ended() for one in (socket, first, second)] == [1000] * 3
@@ -130,7 +129,7 @@ async def test_watchers_never_see_what_is_hidden(server):
     """Redaction comes before anybody sees a text."""
     opened = open_session(server, realtime_processing=REDACTED)
     async with connected(opened) as socket, connected(watched(opened)) as watcher:
-        await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
+        await socket.speak(pcm(SPEECH), at=round(2.4 * SAMPLE_RATE) * 2, came=lambda: watcher.partials)
         await socket.send(STOP)
         assert await watcher.ended() == 1000
     assert any("EMAIL" in said["utterance"]["text"] for said in watcher.transcripts)
@@ -151,7 +150,7 @@ async def test_only_the_owner_and_who_has_a_token_may_watch(guarded):
     token = mint(guarded, opened.session_id)["token"]
     url = f"{guarded.url}/v2/live/{opened.session_id}/events"
     stranger = new_key(guarded)
-    async with httpx.AsyncClient(trust_env=False) as anybody:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as anybody:
         assert (await anybody.get(url)).status_code == 401
         assert (await anybody.get(url, params={"token": token})).status_code == 200
         assert (await anybody.get(url, headers={"x-gladia-key": stranger})).status_code == 404
@@ -179,7 +178,10 @@ async def test_so_many_may_watch_and_no_more(guarded):
     token = mint(guarded, opened.session_id)
     place = watched(opened, f"token={token['token']}")
     async with connected(place) as first:
-        async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", token["url"]) as stream:
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client,
+            client.stream("GET", token["url"]) as stream,
+        ):
             assert stream.status_code == 200
             assert await watch_code(opened, f"token={token['token']}") == 1013
             assert guarded.http.get(token["url"]).status_code == 429
@@ -192,7 +194,7 @@ async def test_so_many_may_watch_and_no_more(guarded):
 
 async def until_watchers(server: Server, count: int) -> None:
     """Wait until the server counts so many watchers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while f"vivavoce_watchers {float(count)}" not in server.http.get("/metrics").text:
             await asyncio.sleep(0.05)
 
@@ -202,7 +204,7 @@ async def test_a_watcher_comes_back_after_a_restart_with_its_last_number(tmp_pat
     with serving(tmp_path / "data", "--drain-timeout", "0.1") as first:
         opened = open_session(first)
         async with connected(opened) as socket, connected(watched(opened)) as watcher:
-            await socket.play(pcm(SPEECH), 2 * SAMPLE_RATE, speed=4)
+            await socket.send(pcm(SPEECH))
             await watcher.until(lambda message: message["type"] == "speech_end")
             assert await asyncio.to_thread(first.stop) == 0
             assert await watcher.ended() == 1012

@@ -24,7 +24,7 @@ from vivavoce.api.connections import ANY_FIRST, JOINED, MAX_FIRST_BYTES, RECEIPT
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LARGE = b"x" * (8 << 20)
 
 
@@ -178,10 +178,11 @@ async def test_what_follows_a_response_has_a_deadline_too():
 
 
 @on_uvloop
-async def test_a_connection_serves_many_requests_in_turn():
+async def test_a_connection_serves_many_requests_in_turn(monkeypatch):
     """Deadlines count from the end of the last response, so a busy connection lives on; pipelined requests too."""
+    monkeypatch.setattr(connections, "HEAD_S", 1.0)
     async with serving(quick) as served, served.connect() as (reader, writer):
-        ends_at = time.monotonic() + 3 * connections.HEAD_S
+        ends_at = time.monotonic() + 2 * connections.HEAD_S
         while time.monotonic() < ends_at:
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
             for _ in range(2):
@@ -297,9 +298,10 @@ async def test_a_socket_is_closed_though_its_client_does_not_read():
 
 
 @on_uvloop
-async def test_a_slow_client_that_reads_on_gets_everything_and_the_close():
+async def test_a_slow_client_that_reads_on_gets_everything_and_the_close(monkeypatch):
     """Cutting off waits as long as there is progress."""
-    count = 300
+    monkeypatch.setattr(connections, "CLOSE_S", 1.0)
+    count = 600
 
     async def talkative(scope, receive, send) -> None:
         await receive()

@@ -21,7 +21,7 @@ from vivavoce.stores.sql import SqlStore
 from vivavoce.wire.audiosocket import silence_frame
 
 NAMED = b"\x01\x00\x10" + bytes(16)
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,18 +55,21 @@ def call(request: Mapping[str, Any] = REQUEST, caller: Caller = LOCAL) -> Call:
 async def test_a_leg_that_comes_back_goes_on_with_its_session_on_the_clock_of_the_call(tmp_path):
     """The time away becomes silence, also for the next process, and the call's words come once."""
     async with answering(tmp_path) as (calls, hub):
+        began, said_s = time.monotonic(), len(SPEECH) / 32_000
         leg = await calls.answer(call())
         await leg.feed(SPEECH)
         leg.drop()
         again = await calls.answer(call())
-        assert (again.session_id, again.away_s) == (leg.session_id, 0.0)  # all of it came faster than it was said
+        assert again.session_id == leg.session_id
+        # Nothing, where all of it came faster than it was said.
+        assert 0 <= again.away_s <= max(0.0, time.monotonic() - began - said_s)
         again.drop()
         session = hub.find_leg("local", "test/one")
         assert session is not None
         assert session._zero_at is not None
-        session._zero_at -= len(SPEECH) / 32_000 + 3
+        session._zero_at -= said_s + 3
         third = await calls.answer(call())
-        assert 3 <= third.away_s < 4
+        assert 3 <= third.away_s <= 3 + time.monotonic() - began
         third.drop()
     async with answering(tmp_path) as (calls, hub):
         last = await calls.answer(call())
@@ -140,7 +144,7 @@ async def test_a_call_on_hold_is_kept_and_its_time_goes_on(tmp_path, monkeypatch
         await leg.keep_time(fill=False)
         assert session.missed_s > 4
         await leg.keep_time(fill=True)
-        assert session.missed_s < 0.1
+        assert session.missed_s < 1
         assert not leg.ended.done()
 
 

@@ -98,7 +98,7 @@ async def served(
         "query_string": query.encode(), "client": ("192.0.2.1", 4000), "path_params": {"key": key} if key else {},
     }  # fmt: skip
     bridge = MediaStreamsBridge(calls, settings or Settings())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await bridge.sockets[f"/bridges/{name}"](WebSocket(scope, coming.get, send))
     await bridge.close()
     return sent
@@ -264,7 +264,7 @@ async def test_what_a_silent_track_holds_back_is_given_when_nothing_comes(monkey
     calls = Calls()
     frames = streams.twilio("CA1", {"inbound": SPEECH[:960], "outbound": b""}, stop=False)
     serving = asyncio.create_task(served(calls, "/bridges/twilio", frames))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not calls.leg.audio:
             await asyncio.sleep(0.01)
     assert calls.leg.audio[::2] == SPEECH[:960]

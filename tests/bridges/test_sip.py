@@ -38,7 +38,7 @@ async def ringing(calls, **settings):
 
 
 async def until(true):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -93,7 +93,7 @@ async def test_a_request_that_comes_again_gets_the_same_answer_and_makes_no_seco
 async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
     """A re-INVITE that stops the audio is answered inactive, and silence does not end a call on hold."""
     calls = Calls()
-    async with ringing(calls, sip_timeout=0.3) as (_, phone):
+    async with ringing(calls, sip_timeout=1) as (_, phone):
         await phone.call()
         await phone.say("INVITE", 2, body=OFFER + "a=inactive\r\n")
         answer = await phone.hear()
@@ -101,7 +101,7 @@ async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
         assert "a=inactive" in answer
         assert re.search(r"o=- \d+ 2 ", answer)
         await phone.say("ACK", 2, branch="ack2")
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.5)
         assert not calls.legs[0].hung_up
         await phone.say("INVITE", 3, body=OFFER.replace(" 9 8 0", " 9"))
         assert status(await phone.hear()) == 488
@@ -294,7 +294,7 @@ async def test_an_answer_that_is_never_acknowledged_ends_the_call(monkeypatch):
         assert (status(answer), again) == (200, answer)
         port = int(re.search(r"m=audio (\d+) ", answer)[1])
         assert not can_be_bound(port)
-        await asyncio.wait_for(calls.legs[0].dropped.wait(), 20)
+        await asyncio.wait_for(calls.legs[0].dropped.wait(), 60)
         assert calls.legs[0].hung_up
         await until(lambda: can_be_bound(port))
         assert door._lines == door._callers == door._uas.active_calls == {}

@@ -210,7 +210,7 @@ def models(*arguments: str, place: Path, **variables: str) -> subprocess.Complet
     """Run the program, since the hub's library reads its environment once."""
     variables = {**environment(), "HF_HOME": str(place / "hf"), **variables}
     command = [program(), "models", *arguments, "--data-dir", str(place / "data")]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_a_known_model_comes_from_a_mirror_of_the_hub(site, model, tmp_path):

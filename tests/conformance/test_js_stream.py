@@ -32,7 +32,7 @@ async def run(server_url: str, audio: bytes, tmp_path: Path, **task: Any) -> dic
     (tmp_path / "speech").write_bytes(audio)
     url = f"ws{server_url.removeprefix('http')}/audio/stream"
     task = {"url": url, "key": "any", "audio": str(tmp_path / "speech"), "speed": 2.0, **task}
-    out, errors = await run_to_end("node", "stream.mjs", json.dumps(task), cwd=JS, within_s=60)
+    out, errors = await run_to_end("node", "stream.mjs", json.dumps(task), cwd=JS, within_s=120)
     assert errors == b""
     story: dict[str, Any] = json.loads(out)
     return story
@@ -42,7 +42,7 @@ async def test_a_client_written_from_the_fields(server, tmp_path):
     """Partials, finals, times and the close, from 20 ms of PCM a frame, with the key in a header."""
     config = {**CONFIG, "encoding": "pcm_s16le", "sample_rate": 16_000, "diarization": False}
     speech = pcm(wheel_recording("clone-test"))
-    story = await run(server.url, speech, tmp_path, config=config, frameBytes=640, bytesPerSecond=32_000)
+    story = await run(server.url, speech, tmp_path, config=config, frameBytes=640, bytesPerSecond=32_000, amid=64_000)
 
     assert (story["code"], story["errors"], story["others"]) == (1000, [], [])
     assert [each for each in story["transcripts"] if not each["is_final"]]

@@ -51,7 +51,7 @@ def words_of(utterance: dict[str, Any]) -> list[str]:
 async def test_a_whole_stream(server, livekit, tmp_path):
     """Each utterance begins, ends with its final, and has its words; the end of input ends the session."""
     plain = await transcribe(server, pieces(speech(16_000), 3200), **DEFAULTS)
-    task = task_of(tmp_path, 16_000, len(plain.finals))
+    task = {**task_of(tmp_path, 16_000, len(plain.finals)), "speed": 1}
     story = await framework.run(livekit, SESSION, url=f"{server.url}/v2/live", **task)
 
     assert (story["errors"], story["raised"]) == ([], None)

@@ -124,5 +124,5 @@ async def test_only_calls_that_twilio_signed_are_taken():
 def test_help_says_what_a_program_is(program):
     """`--help` shows the program's own explanation and every option."""
     command = [sys.executable, str(EXAMPLES / program), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert ast.get_docstring(ast.parse((EXAMPLES / program).read_text(encoding="utf-8"))) in shown

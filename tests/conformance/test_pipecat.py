@@ -52,7 +52,7 @@ async def test_a_whole_session(server, pipecat, phone):
     plain = await transcribe(server, pieces(PHONE, 3200), **OPTIONS)
     finals = [utterance["text"] for utterance in plain.utterances]
     settings = {"enable_vad": True, "messages_config": EVERYTHING}
-    task = {"pcm": phone, "rate": RATE, "speed": 2, "settings": settings, "finals": len(finals)}
+    task = {"pcm": phone, "rate": RATE, "speed": 1, "settings": settings, "finals": len(finals)}
     story = await framework.run(pipecat, SESSION, url=f"{server.url}/v2/live", **task)
 
     assert story["errors"] == []
@@ -107,7 +107,7 @@ def free_port() -> int:
 
 async def reachable(port: int) -> None:
     """Wait until somebody listens on a port."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             with suppress(ConnectionRefusedError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

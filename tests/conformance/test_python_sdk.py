@@ -24,7 +24,7 @@ from gladiaio_sdk.v2.live.generated_types import (
 )
 
 from laws import MOMENT
-from live import EVERYTHING, connected, once, open_session, pieces, transcribe, until_status
+from live import EVERYTHING, connected, mid_speech, once, open_session, pieces, transcribe, until_status
 from recordings import TRANSCRIPTS, wheel_recording
 from relay import bad_line
 from server import Server, serving
@@ -43,9 +43,12 @@ pytestmark = [
 CHUNK = 3200
 SPEED = 4.0
 BECKETT = pcm(wheel_recording("beckett"))
+AMID = 7 * 2 * SAMPLE_RATE
+"""A byte within an utterance of the recording."""
+
 SPEECH = pcm(wheel_recording("two_cities")[: 13 * SAMPLE_RATE])
 TWO_CITIES_START = " ".join(TRANSCRIPTS["two_cities"].split()[:36])
-ENDED_S = 30
+ENDED_S = 90
 
 
 @pytest.fixture(autouse=True)
@@ -204,11 +207,13 @@ def test_sync_client_does_a_whole_session(server, heard_plainly):
     live = client_of(server.url).live_v2()
     session = live.start_session(live_options())
     story = Story(session)
-    assert session.wait_until_ready(10)
-    play(session, BECKETT, SPEED)
+    assert session.wait_until_ready(ENDED_S)
+    for piece, pause_s in mid_speech(BECKETT, AMID, lambda: story.partials):
+        session.send_audio(piece)
+        time.sleep(pause_s)
     session.stop_recording()
     assert story.ended.wait(ENDED_S)
-    assert session.join(10)
+    assert session.join(ENDED_S)
 
     check_whole(story, BECKETT, heard_plainly)
     assert share_of(TRANSCRIPTS["beckett"], story.text) > 0.75
@@ -229,7 +234,9 @@ async def test_async_client_does_a_whole_session(server, heard_plainly):
     session = live.start_session(live_options())
     story = Story(session)
     session_id = await session.get_session_id()
-    await play_async(session, BECKETT, SPEED)
+    for piece, pause_s in mid_speech(BECKETT, AMID, lambda: story.partials):
+        session.send_audio(piece)
+        await asyncio.sleep(pause_s)
     session.stop_recording()
     await story.until_ended()
 
@@ -292,7 +299,7 @@ def test_connect_session_joins_what_a_backend_created(server):
     live = client_of(server.url).live_v2()
     session = live.connect_session(LiveV2ConnectSessionOptions(id=opened.session_id, url=opened.url))
     story = Story(session)
-    assert session.wait_until_ready(10)
+    assert session.wait_until_ready(ENDED_S)
     play(session, BECKETT, SPEED)
     session.stop_recording()
     assert story.ended.wait(ENDED_S)
@@ -328,7 +335,7 @@ async def test_async_connect_session_joins_what_a_backend_created(server):
 def hasty(tmp_path_factory):
     """A server that does not wait long for anybody."""
     data_dir = tmp_path_factory.mktemp("hasty") / "data"
-    with serving(data_dir, "--grace", "1", "--idle-timeout", "3") as running:
+    with serving(data_dir, "--grace", "2", "--idle-timeout", "4") as running:
         yield running
 
 
@@ -353,7 +360,7 @@ async def test_end_session_skips_post_processing(hasty, kind):
 
     assert story.end.code == 1000
     assert hasty.result(session.session_id)["status"] == "processing"
-    shown = await until_status(hasty, session.session_id, "done", within_s=10)
+    shown = await until_status(hasty, session.session_id, "done")
     assert share_of(TRANSCRIPTS["beckett"], shown["result"]["transcription"]["full_transcript"]) > 0.75
     types = [json.loads(message)["type"] for message in shown["result"]["messages"]]
     assert types[-2:] == ["end_recording", "end_session"]
@@ -504,7 +511,7 @@ def test_refused_options_reach_the_user_as_they_are(server: Server, options, sta
     live = client_of(server.url).live_v2()
     session = live.start_session(options)
     story = Story(session)
-    assert session.join(20)
+    assert session.join(ENDED_S)
 
     assert story.end is not None
     refusal = next(error for error in story.errors if isinstance(error, HttpError))

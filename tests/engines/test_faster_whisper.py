@@ -410,7 +410,7 @@ def load_elsewhere(place, model, **environment):
     )
     env = {**os.environ, "HF_HOME": str(place), "HF_ENDPOINT": "http://127.0.0.1:1", **environment}
     ended = subprocess.run(
-        [sys.executable, "-c", program, model], env=env, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", program, model], env=env, capture_output=True, text=True, timeout=200, check=True
     )
     return ended.stdout.strip()
 

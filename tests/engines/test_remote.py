@@ -50,7 +50,7 @@ def recognizing(engine: Engine, *, port: int = 0, key: SecretStr | None = None) 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(60)
         yield ready[0]
     finally:
         stop[0]()
@@ -181,7 +181,7 @@ def test_finals_wait_for_a_recogniser_that_is_away_and_partials_do_not(monkeypat
     waiting = threading.Thread(target=lambda: answers.append(there.transcribe([clip()])[0].words[0].text))
     waiting.start()
     with recognizing(ScriptedEngine(lambda _: "after"), port=int(url.rpartition(":")[2])):
-        waiting.join(30)
+        waiting.join(60)
         there.close()
     assert answers == ["after"]
 

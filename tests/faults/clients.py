@@ -166,7 +166,7 @@ async def pipecat(url: str, audio: bytes, pace: Pace) -> Report:
     Its counter starts at 0 again with each socket, so that the first acknowledgment there empties its buffer whatever
     is in it. Sent audio waits for that acknowledgment here, or this client would lose some of its own at the next drop.
     """
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=LIMIT_S) as http:
         opened = (await http.post("/v2/live", json=pace.request)).raise_for_status().json()
     client = _Pipecat(audio, pace)
     async with asyncio.TaskGroup() as group:

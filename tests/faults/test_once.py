@@ -12,7 +12,7 @@ from faults.machine import Machine
 from faults.schedules import speech
 from live import EVERYTHING, STOP, Json, Opened, Socket, connected, is_durable, is_final, open_session, pieces
 
-pytestmark = [SDK_WARNINGS, pytest.mark.timeout(240)]
+pytestmark = [SDK_WARNINGS, pytest.mark.timeout(600)]
 
 CHUNK = 3200
 NO_ACKS = EVERYTHING | {"receive_acknowledgments": False}

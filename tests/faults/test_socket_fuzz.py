@@ -94,7 +94,7 @@ async def _play(server: Server, sockets: list[list[tuple[str, Any]]]) -> None:
                     # Perhaps the beginning of a frame, the rest of which the server may wait for.
                     socket.transport.abort()
                 # An answer to this shows that all before it was read.
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await (await socket.ping())
             await socket.close(1001)
             await reader

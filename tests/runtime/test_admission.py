@@ -21,7 +21,7 @@ from vivavoce.runtime.journal import Journal
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.stores.sql import SqlStore
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class StuckEngine:

@@ -65,7 +65,7 @@ class Made(ScriptedEngine):
     def __init__(self, shop: Shop, name: str, settings: EngineSettings) -> None:
         super().__init__(lambda _: f"{name} {settings.model}")
         if shop.gate is not None and name != "main":
-            shop.gate.wait(30)
+            shop.gate.wait(60)
         if settings.model == "cuda":
             raise SetupError("--device cuda: no CUDA device is found; use --device cpu")
         self.closed, self.told = False, settings
@@ -111,7 +111,7 @@ DUTCH = '[dutch]\nengine = "other"\nmodel = "d"\n'
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
-import time
 from ipaddress import ip_address
 
 import pytest
@@ -180,10 +179,9 @@ async def test_a_receiver_that_never_answers_costs_the_timeout(anywhere):
         await asyncio.Event().wait()
 
     async with receiving(never) as receiver:
-        began = time.monotonic()
         with pytest.raises(DeliveryError, match="no answer within 2 s"):
-            await anywhere.post(receiver.url, b"{}", {})
-        assert time.monotonic() - began < 3
+            async with asyncio.timeout(60):
+                await anywhere.post(receiver.url, b"{}", {})
 
 
 async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(anywhere):
@@ -204,9 +202,7 @@ async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(anywhere):
 
     server = await asyncio.start_server(flood, "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
-    began = time.monotonic()
     await anywhere.post(f"http://127.0.0.1:{port}/", b"{}", {})
-    assert time.monotonic() - began < 1.5
     assert sent < 50 << 20
     server.close()
 
@@ -231,13 +227,12 @@ async def test_one_hanging_receiver_leaves_connections_to_the_others():
     async def never(_):
         await asyncio.Event().wait()
 
-    outbound = Outbound(connections=64, timeout_s=2, allow_private=True, max_redirects=0)
+    outbound = Outbound(connections=64, timeout_s=60, allow_private=True, max_redirects=0)
     async with receiving(never) as hanging, receiving() as good:
         stuck = [asyncio.create_task(outbound.post(hanging.url, b"{}", {})) for _ in range(100)]
         await hanging.until(lambda it: it.open_now >= 16)
-        began = time.monotonic()
         await outbound.post(good.url, b"{}", {})
-        assert time.monotonic() - began < 1
+        assert not any(each.done() for each in stuck)
         assert hanging.most_open == 16
         for each in stuck:
             each.cancel()

@@ -235,13 +235,13 @@ def test_a_file_in_use_is_not_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def slow_write(descriptor: int, data: bytes) -> int:
         writing.set()
-        assert released.wait(10)
+        assert released.wait(60)
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", slow_write)
     with ThreadPoolExecutor(1) as pool:
         appending = pool.submit(audio.append, ID, b"cd")
-        assert writing.wait(10)
+        assert writing.wait(60)
         audio.release(ID)
         released.set()
         appending.result(10)

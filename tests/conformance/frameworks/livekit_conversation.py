@@ -21,7 +21,7 @@ from livekit import rtc
 from livekit.agents import io, utils
 
 RATE, FRAME_S = 16_000, 0.02
-PATIENCE_S = 40
+PATIENCE_S = 60
 
 
 class Microphone(io.AudioInput):

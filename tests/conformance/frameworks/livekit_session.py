@@ -61,7 +61,7 @@ async def session(task: dict[str, Any], data: bytes) -> dict[str, Any]:
             break
         stream.push_frame(rtc.AudioFrame(data[at : at + 2 * samples], task["rate"], 1, samples))
     waiting = asyncio.create_task(story.complete.wait())
-    await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
     waiting.cancel()
     if not listening.done():
         stream.end_input()

@@ -81,7 +81,7 @@ async def session(task: dict[str, Any], data: bytes) -> dict[str, Any]:
     for at in range(0, len(data), size):
         await asyncio.sleep(begun + at / 2 / task["rate"] / task["speed"] - time.monotonic())
         await worker.queue_frame(InputAudioRawFrame(data[at : at + size], task["rate"], 1))
-    await asyncio.wait_for(story.complete.wait(), 30)
+    await asyncio.wait_for(story.complete.wait(), 60)
     await worker.queue_frame(EndFrame())
     await running
     return {"id": story.session_id, "events": story.events, "connected": len(connections), "errors": errors}

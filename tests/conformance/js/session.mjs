@@ -1,10 +1,11 @@
 // One session with the official SDK, as its user would write it; what it told is printed as one line of JSON.
 //
-// Argument: JSON with `url` and `pcm` (a file), `bytesPerSecond` and `speed`, `options` for the session, and optionally
-// `join` ({id, url} of a session that somebody else created) or `end` (true: leave without stopping).
+// Argument: JSON with `url` and `pcm` (a file), what `speech` takes, `options` for the session, and optionally `join`
+// ({id, url} of a session that somebody else created) or `end` (true: leave without stopping).
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { GladiaClient } from "@gladiaio/sdk";
+import { speech } from "./speech.mjs";
 
 const task = JSON.parse(process.argv[2]);
 const live = new GladiaClient({ apiKey: "any", apiUrl: task.url }).liveV2();
@@ -22,11 +23,8 @@ const connected = new Promise((resolve) => session.once("connected", resolve));
 story.id = await session.getSessionId();
 await connected;
 const pcm = await readFile(task.pcm);
-const started = performance.now();
-for (let at = 0; at < pcm.length; at += 3200) {
-  await sleep(Math.max(0, started + ((at / task.bytesPerSecond) * 1000) / task.speed - performance.now()));
-  session.sendAudio(pcm.subarray(at, at + 3200));
-}
+const isPartial = (message) => message.type === "transcript" && !message.data.is_final;
+for await (const piece of speech(pcm, task, () => story.messages.some(isPartial))) session.sendAudio(piece);
 if (task.end) {
   while (!story.messages.some((each) => each.type === "audio_chunk" && each.data.byte_range[1] >= pcm.length)) await sleep(10);
   session.endSession();

@@ -1,10 +1,10 @@
 // A client of the simple stream, written from the fields of its messages; what it heard is printed as one line of JSON.
 //
-// Argument: JSON with `url` (ws://…/audio/stream), `key`, `config`, `audio` (a file), `frameBytes`, `bytesPerSecond` and
-// `speed`. Where `config` has no key in it the client sends `key` as a header.
+// Argument: JSON with `url` (ws://…/audio/stream), `key`, `config`, `audio` (a file) and what `speech` takes.
+// Where `config` has no key in it the client sends `key` as a header.
 import { readFile } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import WebSocket from "ws";
+import { speech } from "./speech.mjs";
 
 const task = JSON.parse(process.argv[2]);
 const story = { transcripts: [], errors: [], others: [] };
@@ -27,10 +27,9 @@ socket.on("message", (data, isBinary) => {
 socket.on("open", async () => {
   socket.send(JSON.stringify({ type: "config", ...task.config }));
   const audio = await readFile(task.audio);
-  const started = performance.now();
-  for (let at = 0; at < audio.length && socket.readyState === WebSocket.OPEN; at += task.frameBytes) {
-    await sleep(Math.max(0, started + ((at / task.bytesPerSecond) * 1000) / task.speed - performance.now()));
-    socket.send(audio.subarray(at, at + task.frameBytes));
+  for await (const piece of speech(audio, task, () => story.transcripts.some((each) => !each.is_final))) {
+    if (socket.readyState !== WebSocket.OPEN) break;
+    socket.send(piece);
   }
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "end_of_stream" }));
 });
