@@ -52,7 +52,8 @@ MAX_REQUEST_BYTES = 16 << 20
 """Routes take bodies of a megabyte at most; the rest is room for chunked encoding."""
 MAX_FRAGMENTS = 65_536
 SOCKET_BUFFER_BYTES = 256 << 10
-"""What the system may hold for a client that does not read; left alone, it would take megabytes."""
+"""What the system may hold for a client that does not read; left alone, it would take megabytes. A route that joins
+messages may have as many waiting before no more is read."""
 MAX_FIRST_BYTES = 256 << 10
 """The longest configuration that is read, 64 Ki characters, may have as much."""
 
@@ -171,6 +172,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
         self._first_came = self._first_given = self._admitted = False
         self._joins = False
         self._untaken: list[bytes] | None = None
+        self._untaken_bytes = 0
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -219,24 +221,37 @@ class SocketConnection(WebSocketsSansIOProtocol):
         if isinstance(pieces := message.get("bytes"), list):
             self._untaken = None if pieces is self._untaken else self._untaken
             message["bytes"] = b"".join(pieces)
+        if self.queue.empty():
+            self._untaken_bytes = 0
         return message
 
     def send_receive_event_to_app(self) -> None:
         self._first_came = True
-        if not self._joins or self.close_sent or self.curr_msg_data_type != "bytes":
-            self._untaken = None
+        if not self._joins or self.close_sent:
             super().send_receive_event_to_app()
             return
-        pieces, self.frames = self.frames, []
-        if self._untaken is not None:
-            self._untaken += pieces
-            return
-        self._untaken = pieces
-        queued: Any = {"type": "websocket.receive", "bytes": pieces}
-        self.queue.put_nowait(queued)
-        if not self.read_paused:
+        self._untaken_bytes += sum(map(len, self.frames))
+        if self.curr_msg_data_type == "text":
+            self._untaken = None
+            # Left to itself, uvicorn stops reading at every message, and begins again when that is taken.
+            paused, self.read_paused = self.read_paused, True
+            super().send_receive_event_to_app()
+            self.read_paused = paused
+        else:
+            pieces, self.frames = self.frames, []
+            self._take_audio(pieces)
+        if self._untaken_bytes > SOCKET_BUFFER_BYTES and not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
+
+    def _take_audio(self, pieces: list[bytes]) -> None:
+        """Queue a binary message, with the one before it where that was not taken."""
+        if self._untaken is None:
+            self._untaken = pieces
+            queued: Any = {"type": "websocket.receive", "bytes": pieces}
+            self.queue.put_nowait(queued)
+        else:
+            self._untaken += pieces
 
     def _join(self) -> None:
         self._joins = True

@@ -103,7 +103,7 @@ class Journal:
         while True:
             await self._some.wait()
             with suppress(TimeoutError):
-                round_s = min(max(ROUND_S, 2 * took_s), LONGEST_ROUND_S)
+                round_s = min(max(ROUND_S, 3 * took_s), LONGEST_ROUND_S)
                 pause_s = begun + round_s - time.monotonic()
                 await asyncio.wait_for(self._urgent.wait(), max(pause_s, 0.0))
             begun = time.monotonic()

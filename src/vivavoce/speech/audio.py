@@ -44,7 +44,7 @@ def pcm_samples(data: bytes, fmt: AudioFormat) -> NDArray[np.float32]:
         flat = (wide.view("<i4")[:, 0] / 2**31).astype(np.float32)
     else:
         signed = np.frombuffer(data, f"<i{fmt.bit_depth // 8}")
-        flat = (signed / 2 ** (fmt.bit_depth - 1)).astype(np.float32)
+        flat = signed.astype(np.float32) * np.float32(2.0 ** (1 - fmt.bit_depth))
     return np.ascontiguousarray(flat.reshape(-1, fmt.channels).T)
 
 
@@ -108,23 +108,25 @@ class AudioDecoder:
 
     def _frames(self, fresh: NDArray[np.float32]) -> NDArray[np.float32]:
         self._held = np.concatenate([self._held, fresh], axis=1)
+        if self._taps is None:
+            whole = self._held.shape[1] // FRAME * FRAME
+            given, self._held = self._held[:, :whole], self._held[:, whole:]
+            self._given = self._held_from = self._given + whole
+            return given
         stop = self._held_from + self._held.shape[1]
         frames = []
         while (last := (self._given + FRAME - 1) * self._down // self._up) + self._half < stop:
-            frames.append(self._frame(last))
+            frames.append(self._frame(last, self._taps))
             self._given += FRAME
         keep_from = self._given * self._down // self._up - max(self._half - 1, 0)
         self._held = self._held[:, keep_from - self._held_from :]
         self._held_from = keep_from
         return np.concatenate(frames, axis=1) if frames else np.zeros((self._format.channels, 0), np.float32)
 
-    def _frame(self, last: int) -> NDArray[np.float32]:
-        if self._taps is None:
-            start = self._given - self._held_from
-            return self._held[:, start : start + FRAME]
+    def _frame(self, last: int, taps: NDArray[np.float32]) -> NDArray[np.float32]:
         at = np.arange(self._given, self._given + FRAME) * self._down
         first = at // self._up - self._half + 1 - self._held_from
         reach = self._held[:, : last + self._half + 1 - self._held_from]
         windows = sliding_window_view(reach, 2 * self._half, axis=1)[:, first]
-        frame: NDArray[np.float32] = np.einsum("cmk,mk->cm", windows, self._taps[at % self._up])
+        frame: NDArray[np.float32] = np.einsum("cmk,mk->cm", windows, taps[at % self._up])
         return frame

@@ -11,6 +11,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_json
 from sqlalchemy import bindparam, func, select, text, update
 
 from vivavoce.errors import StoreError
@@ -57,7 +58,7 @@ def _note_together(connection: Connection, names: Sequence[str], rows: Sequence[
     if any(isinstance(value, int) and value > _LARGEST for row in rows for value in row.values()):
         # As JSON it would become a number with a point.
         raise StoreError("cannot commit: a number is too large for the database")
-    connection.execute(_together(tuple(names)), {"rows": json.dumps(rows)})
+    connection.execute(_together(tuple(names)), {"rows": to_json(rows).decode()})
 
 
 @cache
