@@ -262,8 +262,8 @@ async def test_nobody_waits_long_for_a_worker_that_is_slow_to_start_again(
 
 
 async def test_waiting_for_a_worker_is_not_counted(started: Callable[..., Any]) -> None:
-    """Load delays answers and takes none away: six calls of 0.3 s, each allowed 0.8 s, all succeed on one worker."""
-    aligner = await started(grace_s=0.8)
+    """Load delays answers and takes none away: six calls of 0.3 s, each allowed 1.5 s, all succeed on one worker."""
+    aligner = await started(grace_s=1.5)
     answers = await asyncio.gather(*(aligner.align(CLIP, ["slow"]) for _ in range(6)))
     assert None not in answers
 

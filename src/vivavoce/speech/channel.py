@@ -117,11 +117,15 @@ class _Guess:
 
 @dataclass(slots=True, kw_only=True)
 class _Segment:
-    """The open segment: its clip's start, what was asked for, how far partials reach."""
+    """The open segment: its clip's start, what was asked for, how far partials reach.
+
+    Partials are due at whole intervals from `due_from` on, and asked for with the next frames that come.
+    """
 
     utterance: str
     start: int
     guess: _Guess | None = None
+    due_from: int = 0
     asked_to: int = 0
     shown_to: int = 0
 
@@ -252,7 +256,7 @@ class Channel:
             case Opened(onset=onset):
                 start = max(onset - PREROLL, self._free_from, self._kept_from)
                 name = utterance_name(self._index, onset)
-                self._segment = _Segment(utterance=name, start=start, asked_to=onset, shown_to=onset)
+                self._segment = _Segment(utterance=name, start=start, due_from=onset, asked_to=onset, shown_to=onset)
                 return [SpeechStarted(channel=self._index, at_s=onset / SAMPLE_RATE)]
             case Paused(end=end):
                 return self._ask_final(end + TAIL)
@@ -291,7 +295,7 @@ class Channel:
         ask = self._ask(stop, final=True)
         segment.guess = _Guess(ask=ask, stop=stop, cut=cut)
         if not cut:
-            segment.asked_to = stop
+            segment.due_from = segment.asked_to = stop
         return [*steps, ask]
 
     def _withdraw_guess(self) -> list[Step]:
@@ -328,7 +332,8 @@ class Channel:
         if segment is None or self.partial_every is None:
             return []
         stop = self._endpointer.at
-        if stop - segment.asked_to < self.partial_every or last_loud <= segment.asked_to:
+        due, before = ((at - segment.due_from) // self.partial_every for at in (stop, segment.asked_to))
+        if due <= before or last_loud <= segment.asked_to:
             return []
         ask = self._ask(stop, final=False)
         self._partials[ask.number] = ask
