@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         description="Seconds of wall clock without audio that close an utterance, where endpointing is shorter.",
     )
     partial_interval: PositiveSeconds = Field(
-        0.15, description="Seconds of audio between two partial transcripts of an utterance, where load allows."
+        0.15, description="Seconds of audio between two partial transcripts of an utterance on average, if load allows."
     )
     max_sessions: int = Field(256, ge=1, le=100_000, description="Sessions that may be live at once.")
     key_max_sessions: int = Field(

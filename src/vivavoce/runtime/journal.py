@@ -29,8 +29,8 @@ log = structlog.get_logger()
 ROUND_S, LONGEST_ROUND_S = 0.03, 0.2
 """How soon after a round began the next may begin for audio alone, so that sessions share it; what is said hurries it.
 
-A round that takes long is followed by as long a pause, within bounds: hundreds of sessions leave the interpreter free
-half of the time.
+A round that takes long is followed by a pause twice as long, within bounds: hundreds of sessions leave the interpreter
+free two thirds of the time.
 """
 
 PATIENCE_S = 10.0
