@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vivavoce.bench.capacity import Capacity
@@ -107,11 +106,11 @@ def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
 
 def costs_table(costs: Sequence[Cost]) -> Table:
     """Lay out costs, one row for each run, in milliseconds of CPU for a second of audio."""
-    shown = Table(title="CPU ms a second of audio", title_justify="left", header_style="dim", box=SIMPLE_HEAD)
+    shown = Table(title="CPU ms a second of audio", title_justify="left", header_style="dim", box=None, pad_edge=False)
     parts = [part for part in costs[0].parts if any(cost.parts[part] for cost in costs)]
     shown.add_column("", no_wrap=True)
     for head in ("all", *parts, "MiB"):
-        shown.add_column(head, justify="right", min_width=4)
+        shown.add_column(head.replace(" ", "\n"), justify="right")
     for cost in costs:
         spent = [1000 * cost.parts[part] / cost.audio_s for part in parts]
         memory = "-" if cost.memory is None else f"{cost.memory / _MIB:.0f}"
