@@ -60,7 +60,7 @@ def test_costs_are_for_a_second_of_audio(tmp_path):
     out = io.StringIO()
     Console(file=out, width=100).print(costs_table(costs))
     lines = [line.split() for line in out.getvalue().splitlines()]
-    assert ["channels", "2", "80.0", "20.0", "60.0", "3"] in lines
+    assert ["2", "channels", "80.0", "20.0", "60.0", "3"] in lines
     assert not any("other" in line for line in lines)
     assert costs[1].as_json()["cpu_ms_per_audio_s"] == {"other": 0.0, "finals": 20.0, "partials": 60.0}
     plot_costs(tmp_path / "costs.svg", costs)

@@ -24,6 +24,7 @@ _NAMES = {
 }
 
 _GROWN = {"chunk_ms": "chunks, ms", "channels": "channels", "minutes": "minutes"}
+_UNITS = {"chunk_ms": "ms", "channels": "channels", "minutes": "min"}
 _MIB = 1 << 20
 
 
@@ -106,7 +107,7 @@ def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
 
 def costs_table(costs: Sequence[Cost]) -> Table:
     """Lay out costs, one row for each run, in milliseconds of CPU for a second of audio."""
-    shown = Table(title="CPU ms a second of audio", title_justify="left", header_style="dim", box=None, pad_edge=False)
+    shown = Table(title="CPU ms a second of audio, by chunk, channels and length", title_justify="left", header_style="dim", box=None, pad_edge=False)
     parts = [part for part in costs[0].parts if any(cost.parts[part] for cost in costs)]
     shown.add_column("", no_wrap=True)
     for head in ("all", *parts, "MiB"):
@@ -115,7 +116,7 @@ def costs_table(costs: Sequence[Cost]) -> Table:
         spent = [1000 * cost.parts[part] / cost.audio_s for part in parts]
         memory = "-" if cost.memory is None else f"{cost.memory / _MIB:.0f}"
         row = (f"{sum(spent):.1f}", *(f"{each:.1f}" for each in spent), memory)
-        shown.add_row(f"{_GROWN[cost.grown]} {cost.size:g}", *row)
+        shown.add_row(f"{cost.size:g} {_UNITS[cost.grown]}", *row)
     return shown
 
 
