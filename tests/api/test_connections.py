@@ -463,6 +463,37 @@ async def test_a_stream_of_binary_messages_is_given_in_as_few_as_came_together(j
                 assert await given.get() == b"later"
 
 
+@pytest.mark.parametrize("opcode", [1, 2])
+@on_uvloop
+async def test_no_more_is_read_while_many_empty_messages_wait(opcode):
+    """Messages without a byte take memory too: reading stops, and goes on when they are taken."""
+    taking, taken = asyncio.Event(), 0
+
+    async def app(scope, receive, send) -> None:
+        nonlocal taken
+        await receive()
+        scope["extensions"][JOINED]["join"]()
+        await send({"type": "websocket.accept"})
+        await taking.wait()
+        while (message := await receive()).get("text") != "end":
+            assert message["type"] == "websocket.receive"
+            taken += 1
+
+    async with serving(app, interface="asgi3", ws_ping_interval=None) as served:
+        url = f"ws://127.0.0.1:{served.port}"
+        async with connect(url, proxy=None, ping_interval=None, compression=None) as client:
+            sent = 100_000
+            client.transport.write(frame(opcode, b"") * sent + frame(1, b"end"))
+            (connection,) = served._server.server_state.connections
+            async with asyncio.timeout(PATIENCE_S):
+                while not connection.read_paused:
+                    await asyncio.sleep(0.01)
+            assert connection.queue.qsize() < sent
+            taking.set()
+            await client.wait_closed()
+            assert taken == sent if opcode == 1 else 0 < taken < sent
+
+
 @pytest.mark.parametrize("flood", ["pings", "fragments"])
 @on_uvloop
 async def test_a_flood_that_would_grow_memory_is_cut_off(flood):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,89 @@ def test_workers_end_with_their_parent_and_never_import_its_main(tmp_path: Path,
     while not _ended(int(pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert _ended(int(pid))
+
+
+class _Scripted:
+    """A worker whose calls end when the test says so; it dies with those that are told to raise."""
+
+    running, pid = True, 1
+
+    def __init__(self, factory: object) -> None:
+        del factory
+        self.answers: list[asyncio.Future[Any]] = []
+        self.opens: list[BaseException | None] = []
+
+    async def open(self) -> None:
+        if self.opens and (error := self.opens.pop(0)) is not None:
+            self.running = False
+            raise error
+        self.running = True
+
+    def may_reopen(self) -> bool:
+        return True
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        del method, arguments
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+    def discard(self, *, kill: bool) -> None:
+        del kill
+        self.running = False
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers be scripted ones."""
+    monkeypatch.setattr(isolated, "_Worker", _Scripted)
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_worker_whose_caller_goes_away_serves_the_next_one(turns: int) -> None:
+    """Whether the call is still under way then, just through, or its answer on its way to the caller."""
+    aligner = IsolatedAligner(odd_factory)
+    await aligner.start()
+    (worker,) = aligner._workers
+    first = asyncio.create_task(aligner.align(CLIP, ["word"]))
+    await _until(lambda: bool(worker.answers))
+    worker.answers[0].set_result([(0.0, 1.0)])
+    await _turns(turns)
+    first.cancel()
+    second = asyncio.create_task(aligner.align(CLIP, ["word"]))
+    await _until(lambda: len(worker.answers) > 1)
+    worker.answers[1].set_result([(1.0, 2.0)])
+    assert await second == [(1.0, 2.0)]
+    await asyncio.gather(first, return_exceptions=True)
+    await aligner.close()
+
+
+@pytest.mark.usefixtures("scripted")
+async def test_a_worker_that_cannot_be_replaced_answers_nobody_while_another_works() -> None:
+    """Calls that wait are for the one that works, not for the one that is gone."""
+    aligner = IsolatedAligner(odd_factory, processes=2)
+    await aligner.start()
+    one, two = aligner._workers
+    one.opens = [RuntimeError("no memory")] * 100
+    calls = [asyncio.create_task(aligner.align(CLIP, ["word"])) for _ in range(2)]
+    await _until(lambda: bool(one.answers and two.answers))
+    waiting = [asyncio.create_task(aligner.align(CLIP, ["word"])) for _ in range(3)]
+    one.answers[0].set_exception(BrokenProcessPool())
+    await _until(lambda: not one.running and len(one.opens) < 100)
+    for nth in range(5):
+        await _until(lambda nth=nth: len(two.answers) > nth)
+        two.answers[nth].set_result([(0.0, 1.0)])
+    assert [await call for call in [*calls, *waiting]] == [[(0.0, 1.0)]] * 5
+    await aligner.close()
+
+
+def odd_factory() -> None:
+    """Make nothing: scripted workers have no plugin."""

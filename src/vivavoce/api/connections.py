@@ -54,6 +54,8 @@ MAX_FRAGMENTS = 65_536
 SOCKET_BUFFER_BYTES = 256 << 10
 """What the system may hold for a client that does not read; left alone, it would take megabytes. A route that joins
 messages may have as many waiting before no more is read."""
+MESSAGE_BYTES, PIECE_BYTES = 512, 64
+"""What a message that waits takes beside its bytes, and each frame of it: empty ones are not free."""
 MAX_FIRST_BYTES = 256 << 10
 """The longest configuration that is read, 64 Ki characters, may have as much."""
 
@@ -230,7 +232,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
         if not self._joins or self.close_sent:
             super().send_receive_event_to_app()
             return
-        self._untaken_bytes += sum(map(len, self.frames))
+        self._untaken_bytes += MESSAGE_BYTES + sum(len(each) + PIECE_BYTES for each in self.frames)
         if self.curr_msg_data_type == "text":
             self._untaken = None
             # Left to itself, uvicorn stops reading at every message, and begins again when that is taken.
@@ -251,7 +253,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
             queued: Any = {"type": "websocket.receive", "bytes": pieces}
             self.queue.put_nowait(queued)
         else:
-            self._untaken += pieces
+            self._untaken += filter(None, pieces)
 
     def _join(self) -> None:
         self._joins = True

@@ -71,7 +71,7 @@ async def _may_read(request: Request) -> None:
 )
 async def read_metrics(_: Annotated[None, Depends(_may_read)]) -> Response:
     """Give all metrics of this process, for Prometheus; the key may also come as `Authorization: Bearer`."""
-    return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
+    return Response(await metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
 
 
 class Observe:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,8 @@ _UNACKNOWLEDGED_S = 60.0
 _REPEATED_MIN = 10
 """Longer sessions say this much again and again."""
 _FINISH_S = 1800.0
+_LOOK_S = 1.0
+_NORMAL = 1000
 _STOP = frame(b'{"type":"stop_recording"}', TEXT)
 _MIB = 1 << 20
 
@@ -150,7 +153,7 @@ async def _measure(http: httpx.AsyncClient, target: Target, play: Play) -> Cost:
         *(_session(url, sent, play, run) for url, sent in zip(urls, play.sessions, strict=True) if url)
     )
     while not everyone.done():
-        await asyncio.wait([everyone], timeout=1.0)
+        await asyncio.wait([everyone], timeout=_LOOK_S)
         if target.pid is not None and peak is not None:
             peak = max(peak, look(target.pid).memory)
     everyone.result()
@@ -183,11 +186,14 @@ async def _session(url: str, frames: Sequence[bytes], play: Play, run: Run) -> N
             for nth, data in enumerate(frames):
                 while nth * play.pacing.chunk_s - taken[0] > _UNACKNOWLEDGED_S and not socket.closed.is_set():
                     more.clear()
-                    await more.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(more.wait(), _LOOK_S)
                 socket.write(data)
         socket.write(_STOP)
         async with asyncio.timeout(_FINISH_S):
             await socket.closed.wait()
+        if socket.close_code != _NORMAL:
+            raise BenchError(f"the server closed a session with {socket.close_code}")
     except TimeoutError:
         raise BenchError(f"a session did not end within {_FINISH_S:.0f} s of its stop") from None
     finally:

@@ -107,7 +107,8 @@ def ratios(ours: Findings, theirs: Findings) -> dict[str, float]:
 
 def costs_table(costs: Sequence[Cost]) -> Table:
     """Lay out costs, one row for each run, in milliseconds of CPU for a second of audio."""
-    shown = Table(title="CPU ms a second of audio, by chunk, channels and length", title_justify="left", header_style="dim", box=None, pad_edge=False)
+    title = "CPU ms a second of audio, by chunk, channels and length"
+    shown = Table(title=title, title_justify="left", header_style="dim", box=None, pad_edge=False)
     parts = [part for part in costs[0].parts if any(cost.parts[part] for cost in costs)]
     shown.add_column("", no_wrap=True)
     for head in ("all", *parts, "MiB"):

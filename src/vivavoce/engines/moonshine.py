@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from vivavoce.plugins import EngineInfo, EngineSettings
 
 _FIRST_SPECIAL = 32_000
 _FIRST_JOINED = 259  # pieces before it are single bytes, for characters that have no piece
+_MORE_TOKENS = 32  # what a text may have more than that it is weighed against; beyond, a step takes much memory
 _FIRST_BYTE = 3
 _FEWEST_SAMPLES = 1_600  # the encoder fails below 895; a tenth of a second holds no word
 _TOKENS_A_SECOND = 6.5  # English speech does not exceed it: the bound the model's makers decode with
@@ -120,9 +122,12 @@ class MoonshineEngine:
         return clip.mend(words, "en", functools.partial(self._weigh, row, memory))
 
     def _weigh(self, row: Row, memory: Memory, texts: Sequence[str]) -> list[float]:
-        """Give the log odds of texts against that of a row."""
-        own, *others = self._model.weigh(memory, [row.tokens, *map(self._spelled, texts)])
-        return [other - own for other in others]
+        """Give the log odds of texts against that of a row; one with far more tokens is not looked at."""
+        spelled = [self._spelled(text) for text in texts]
+        asked = [tokens for tokens in spelled if len(tokens) <= len(row.tokens) + _MORE_TOKENS]
+        own, *others = self._model.weigh(memory, [row.tokens, *asked]) if asked else [0.0]
+        odds = iter(others)
+        return [next(odds) - own if tokens in asked else -math.inf for tokens in spelled]
 
     def _spelled(self, text: str) -> list[int]:
         """Give the tokens of a text as the model learned them: of neighbours, those that make the first piece join."""

@@ -136,11 +136,12 @@ class _Graph:
     def fused(self, operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
         return self.add(operator, inputs, *outputs, domain=_MICROSOFT, **attributes)
 
-    def product(self, value: str, matrix: tuple[_Array, _Array, _Array], bias: _Array | None = None) -> str:
+    def product(
+        self, value: str, matrix: tuple[_Array, _Array, _Array], bias: _Array | None = None, *outputs: str
+    ) -> str:
         weights = [self.constant(part) for part in matrix]
-        return self.fused(
-            "DynamicQuantizeMatMul", [value, *weights, *([self.constant(bias)] if bias is not None else [])]
-        )
+        added = [self.constant(bias)] if bias is not None else []
+        return self.fused("DynamicQuantizeMatMul", [value, *weights, *added], *outputs)
 
     def norm(self, value: str, weight: _Array) -> str:
         zeros = self.constant(np.zeros(WIDTH, np.float32))
@@ -289,7 +290,7 @@ def _decoder(weights: _Weights) -> bytes:
         wide = graph.add("Mul", [value, graph.fused("QuickGelu", [gate], alpha=1.0)])
         found = graph.product(wide, weights.matrix(f"{at}mlp/fc2"), weights.tensor(f"{name}mlp.fc2.bias_merged_0"))
         normed, stream = graph.add_and_norm(found, stream, weights.tensor(names[layer + 1]))
-    logits = graph.add("Identity", [graph.product(normed, weights.matrix("/proj_out"))], "logits")
+    logits = graph.product(normed, weights.matrix("/proj_out"), None, "logits")
     graph.add("ArgMax", [logits], "next", axis=-1, keepdims=0)
     graph.add("ReduceMax", [graph.add("Softmax", [logits], axis=-1)], "probability", axes=[-1], keepdims=0)
     return graph.model(inputs, outputs)

@@ -128,6 +128,10 @@ class Isolated:
         calling = asyncio.create_task(worker.call(method, samples, *arguments), name=f"call {self._role}")
         try:
             await asyncio.wait([calling], timeout=deadline_s)
+        except asyncio.CancelledError:
+            if calling.done():
+                self._outcome(worker, calling, audio_s)
+            raise
         finally:
             if not calling.done():
                 # Also where the caller's own end comes first: the worker is at this call until it is through.
@@ -202,11 +206,18 @@ class Isolated:
         task.add_done_callback(self._mending.discard)
 
     async def _replace(self, worker: _Worker) -> None:
-        """Open a lost worker again; calls that still wait for it get None at once where it does not start."""
+        """Open a lost worker again, now or later while others work; where none does, who waits gets None at once."""
         try:
-            await worker.open()
-        except Exception as error:  # noqa: BLE001 - the factory is a plugin
-            _log.warning(f"{self._role}_not_replaced", reason=type(error).__name__)
+            while True:
+                try:
+                    await worker.open()
+                except Exception as error:  # noqa: BLE001 - the factory is a plugin
+                    _log.warning(f"{self._role}_not_replaced", reason=type(error).__name__)
+                else:
+                    return
+                if self._turns.all_away:
+                    return
+                await asyncio.sleep(RETRY_S)
         finally:
             self._turns.put(worker)
 
@@ -271,6 +282,10 @@ class _Turns:
         since = next(iter(self._waiting.values()), None)
         return time.monotonic() - since if since is not None else 0.0
 
+    @property
+    def all_away(self) -> bool:
+        return len(self._away) == self._processes
+
     async def take(self, *, late: bool) -> _Worker | None:
         if self._free:
             return self._free.popleft()
@@ -288,7 +303,7 @@ class _Turns:
 
     def miss(self, worker: _Worker) -> None:
         self._away.add(worker)
-        if len(self._away) == self._processes and self._timer is None:
+        if self.all_away and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._give_up)
 
     def put(self, worker: _Worker) -> None:

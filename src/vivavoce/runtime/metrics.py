@@ -8,8 +8,8 @@ ever becomes one.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections import Counter as Sums
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,41 +115,63 @@ class _Watched(Collector):
             yield family
 
 
+_Spender = tuple[str, int, object]
+"""A part, and a thread of it by its number and name, or a process by its number and when it began."""
+
+
 class _Work(Collector):
-    """Tells where the processor's time goes, as the system counts it for each thread, each time somebody reads."""
+    """Tells where the processor's time goes, as the system counts it for each thread and worker, at the last `look`.
+
+    What a thread or worker that has ended had spent, as far as it was seen, stays with its part: counters never fall.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[_Spender, float] = {}
+        self._ended = dict.fromkeys([*PARTS.values(), "workers"], 0.0)
+        self._whole_s = 0.0
+        self._looking = threading.Lock()
+
+    def look(self) -> None:
+        """Read what was spent so far; takes longer the more processes this machine has."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        process = psutil.Process()
+        names = {thread.native_id: thread.name for thread in threading.enumerate()}
+        seen: dict[_Spender, float] = {}
+        for each in process.threads():
+            name = names.get(each.id, "")
+            if (part := PARTS.get(name.rpartition("_")[0] or name)) is not None:
+                seen[part, each.id, name] = each.user_time + each.system_time
+        for child in process.children(recursive=True):
+            with suppress(psutil.Error):
+                times = child.cpu_times()
+                seen["workers", child.pid, child.create_time()] = times.user + times.system
+        whole = process.cpu_times()
+        for spender in self._seen.keys() - seen.keys():
+            self._ended[spender[0]] += self._seen[spender]
+        self._seen, self._whole_s = seen, whole.user + whole.system
 
     def describe(self) -> Iterable[Metric]:
         """Say nothing, as `_Watched`."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Give the seconds of each part; those of a thread that has ended count as other work."""
+        """Give the seconds of each part."""
+        seconds = dict(self._ended)
+        for (part, *_), spent in self._seen.items():
+            seconds[part] += spent
+        seconds["other"] = max(self._whole_s - sum(seconds.values()) + seconds["workers"], 0.0)
         text = "Processor time by what it was spent on; workers are processes, of the aligner and the diarizer."
         family = CounterMetricFamily("vivavoce_cpu_seconds", text, labels=["part"])
-        for part, seconds in cpu_seconds().items():
-            family.add_metric([part], seconds)
+        for part, spent in seconds.items():
+            family.add_metric([part], spent)
         yield family
 
 
-def cpu_seconds() -> dict[str, float]:
-    """Give the processor time of this process and its workers so far, in seconds by part."""
-    process = psutil.Process()
-    names = {thread.native_id: thread.name for thread in threading.enumerate()}
-    seconds = Sums[str](dict.fromkeys([*PARTS.values(), "other", "workers"], 0.0))
-    for each in process.threads():
-        part = PARTS.get(names.get(each.id, "").rpartition("_")[0] or names.get(each.id, ""))
-        if part is not None:
-            seconds[part] += each.user_time + each.system_time
-    whole = process.cpu_times()
-    seconds["other"] = max(whole.user + whole.system - sum(seconds.values()), 0.0)
-    for child in process.children(recursive=True):
-        with suppress(psutil.Error):
-            times = child.cpu_times()
-            seconds["workers"] += times.user + times.system
-    return dict(seconds)
-
-
-REGISTRY.register(_Work())
+_WORK = _Work()
+REGISTRY.register(_WORK)
 
 
 def watch(read: Callable[[], Iterable[Gauge]]) -> Callable[[], None]:
@@ -159,6 +181,7 @@ def watch(read: Callable[[], Iterable[Gauge]]) -> Callable[[], None]:
     return lambda: REGISTRY.unregister(watched)
 
 
-def exposition() -> bytes:
+async def exposition() -> bytes:
     """Write all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+    await asyncio.to_thread(_WORK.look)
     return generate_latest(REGISTRY)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 READERS = 4
 _BUSY_MS = 10_000
+_PRIMARY = 0xFF
+"""The bits of an extended error code of SQLite that say which error it is."""
 # Writers of every session wait while the log is emptied; a reader in the way is left alone soon.
 _PATIENCE_MS = 200
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -106,7 +108,9 @@ def _prepare_sqlite(engine: Engine, url: URL, *, writes: bool, durable: bool) ->
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
         # SQLite does not wait here: of two that open a new file at once it may refuse one.
-        for attempt in stamina.retry_context(_locked, attempts=None, timeout=_BUSY_MS / 1000, wait_initial=0.01):
+        for attempt in stamina.retry_context(
+            _locked, attempts=None, timeout=_BUSY_MS / 1000, wait_initial=0.01, wait_jitter=0.05
+        ):
             with attempt:
                 cursor.execute("PRAGMA journal_mode=WAL")
         for pragma in (
@@ -128,7 +132,7 @@ def _prepare_sqlite(engine: Engine, url: URL, *, writes: bool, durable: bool) ->
 
 
 def _locked(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_BUSY
 
 
 def _reason(error: BaseException) -> str:
