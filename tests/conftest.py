@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds nothing, and tests share `recordings`
 
 from recordings import TRANSCRIPTS, wheel_recording
+
+# Who runs in the background of a shell ignores SIGINT, and so would all programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("vivavoce", deadline=None)
