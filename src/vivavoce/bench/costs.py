@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
-import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic_core import from_json
 
-from vivavoce.bench.conversation import Conversation, chunks, encode
+from vivavoce.bench.conversation import Conversation
 from vivavoce.bench.lags import Pace
-from vivavoce.bench.load import WANTED, BenchError, Pacing, Run, Target, open_session, send
-from vivavoce.bench.socket import TEXT, Socket, frame
+from vivavoce.bench.load import LOOK_S, STOP, WANTED, BenchError, Pacing, Run, Target, frames_of, open_sessions, send
+from vivavoce.bench.socket import Socket
 from vivavoce.bench.usage import look
 
 CHUNKS_S = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -36,9 +35,7 @@ _UNACKNOWLEDGED_S = 60.0
 _REPEATED_MIN = 10
 """Longer sessions say this much again and again."""
 _FINISH_S = 1800.0
-_LOOK_S = 1.0
 _NORMAL = 1000
-_STOP = frame(b'{"type":"stop_recording"}', TEXT)
 _MIB = 1 << 20
 
 Talk = Callable[[int, float], Conversation]
@@ -59,13 +56,18 @@ class Cost:
     parts: Mapping[str, float]
     memory: int | None
 
+    @property
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds of CPU for a second of audio, by part."""
+        return {part: 1000 * seconds / self.audio_s for part, seconds in self.parts.items()}
+
     def as_json(self) -> dict[str, Any]:
         """Give everything as JSON knows it: milliseconds of CPU for a second of audio."""
         return {
             self.grown: self.size,
             "audio_s": round(self.audio_s, 1),
             "wall_s": round(self.wall_s, 1),
-            "cpu_ms_per_audio_s": {part: round(1000 * s / self.audio_s, 2) for part, s in self.parts.items()},
+            "cpu_ms_per_audio_s": {part: round(spent, 2) for part, spent in self.milliseconds.items()},
             "memory_mb": None if self.memory is None else round(self.memory / _MIB, 1),
         }
 
@@ -97,10 +99,11 @@ async def costs(target: Target, plan: Plan, progress: Callable[[str], None]) -> 
 
     Raises `BenchError` where the server refuses sessions or does not tell what it spends.
     """
-    found = []
+    found: list[Cost] = []
     async with target.client() as http:
-        await _measure(http, target, next(plays(plan)))
         for play in plays(plan):
+            if not found:
+                await _measure(http, target, play)  # warms the server up
             progress(f"{play.grown} {play.size:g}")
             found.append(await _measure(http, target, play))
     return found
@@ -113,11 +116,11 @@ def plays(plan: Plan) -> Iterator[Play]:
     talks = [talk(nth, plan.seconds) for nth in range(max(streams, *CHANNELS))]
     for chunk_s in CHUNKS_S:
         paced = replace(pacing, chunk_s=chunk_s)
-        sessions = [_chunks([each], paced) for each in talks[:streams]]
+        sessions = [frames_of([each], paced) for each in talks[:streams]]
         audio_s = sum(each.duration_s for each in talks[:streams])
         yield Play(grown="chunk_ms", size=1000 * chunk_s, sessions=sessions, pacing=paced, audio_s=audio_s)
     for channels in CHANNELS:
-        together = [_chunks(talks[:channels], pacing)]
+        together = [frames_of(talks[:channels], pacing)]
         several = replace(pacing, options={**pacing.options, "channels": channels})
         audio_s = channels * max(each.duration_s for each in talks[:channels])
         yield Play(grown="channels", size=channels, sessions=together, pacing=several, audio_s=audio_s)
@@ -126,34 +129,19 @@ def plays(plan: Plan) -> Iterator[Play]:
     for minutes in (each for each in MINUTES if each <= plan.longest_min):
         part = talk(0, 60.0 * min(minutes, _REPEATED_MIN))
         times = max(round(60 * minutes / part.duration_s), 1)
-        long = [_chunks([part], pacing) * times]
+        long = [frames_of([part], pacing) * times]
         audio_s = part.duration_s * times
         yield Play(grown="minutes", size=minutes, sessions=long, pacing=hurried, audio_s=audio_s, paced=False)
 
 
-def _chunks(talks: Sequence[Conversation], pacing: Pacing) -> list[bytes]:
-    """Give the frames of a session with a channel for each conversation; short ones end in silence."""
-    tracks = [talk.samples for talk in talks]
-    longest = max(map(len, tracks))
-    encoded = [encode(np.pad(track, (0, longest - len(track))), pacing.form) for track in tracks]
-    samples = np.stack([np.frombuffer(each, f"V{pacing.form.sample_bytes}") for each in encoded], 1)
-    step_s = pacing.chunk_s * len(talks)
-    return [frame(chunk) for chunk in chunks(samples.tobytes(), pacing.form, step_s)]
-
-
 async def _measure(http: httpx.AsyncClient, target: Target, play: Play) -> Cost:
-    run = Run()
-    urls = [await open_session(http, play.pacing, run) for _ in play.sessions]
-    if not all(urls):
-        raise BenchError(f"the server refused sessions: {', '.join(sorted(set(run.refused)))}")
+    urls = await open_sessions(http, play.pacing, len(play.sessions))
     before, began = await _parts(http), time.monotonic()
     memory = look(target.pid).memory if target.pid is not None else None
     peak = memory
-    everyone = asyncio.gather(
-        *(_session(url, sent, play, run) for url, sent in zip(urls, play.sessions, strict=True) if url)
-    )
+    everyone = asyncio.gather(*(_session(url, sent, play) for url, sent in zip(urls, play.sessions, strict=True)))
     while not everyone.done():
-        await asyncio.wait([everyone], timeout=_LOOK_S)
+        await asyncio.wait([everyone], timeout=LOOK_S)
         if target.pid is not None and peak is not None:
             peak = max(peak, look(target.pid).memory)
     everyone.result()
@@ -168,7 +156,7 @@ async def _measure(http: httpx.AsyncClient, target: Target, play: Play) -> Cost:
     )
 
 
-async def _session(url: str, frames: Sequence[bytes], play: Play, run: Run) -> None:
+async def _session(url: str, frames: Sequence[bytes], play: Play) -> None:
     taken, more = [0.0], asyncio.Event()
 
     def take(at: float, text: bytes) -> None:
@@ -181,15 +169,15 @@ async def _session(url: str, frames: Sequence[bytes], play: Play, run: Run) -> N
     socket = await Socket.connect(url, take)
     try:
         if play.paced:
-            await send(socket, Pace(start=time.monotonic(), chunk_s=play.pacing.chunk_s), frames, run)
+            await send(socket, Pace(start=time.monotonic(), chunk_s=play.pacing.chunk_s), frames, Run())
         else:
             for nth, data in enumerate(frames):
                 while nth * play.pacing.chunk_s - taken[0] > _UNACKNOWLEDGED_S and not socket.closed.is_set():
                     more.clear()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(more.wait(), _LOOK_S)
+                        await asyncio.wait_for(more.wait(), LOOK_S)
                 socket.write(data)
-        socket.write(_STOP)
+        socket.write(STOP)
         async with asyncio.timeout(_FINISH_S):
             await socket.closed.wait()
         if socket.close_code != _NORMAL:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import uvloop
 from pydantic_core import from_json
 from websockets.exceptions import InvalidHandshake
@@ -42,9 +43,9 @@ WANTED = {
 
 T = TypeVar("T")
 
-_STOP = frame(b'{"type":"stop_recording"}', TEXT)
-_LOOK_S = 1.0
-_AHEAD_S = 0.5
+STOP = frame(b'{"type":"stop_recording"}', TEXT)
+LOOK_S, AHEAD_S = 1.0, 0.5
+"""How often a run is looked at, and how long before it begins its first stream is made ready."""
 _SLACK_S = 0.3
 
 
@@ -83,6 +84,10 @@ class Pacing:
     stagger_s: float = 5.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def starts(self, begin: float, count: int) -> list[float]:
+        """Give when each of some streams starts, the first of them when all begin."""
+        return [begin + self.stagger_s * nth / count for nth in range(count)]
+
     @property
     def chunk_bytes(self) -> int:
         """Bytes of a whole chunk."""
@@ -106,6 +111,43 @@ class Run:
     given_up: bool = False
     bench_cpu_s: float = 0.0
     wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Follows a run: looks at the process that works, tells how far it is, and gives up where that is `hopeless`.
+
+    All sessions run between the moments of `steady`.
+    """
+
+    pid: int | None
+    begin: float
+    steady: tuple[float, float]
+    progress: Callable[[float], None]
+    hopeless: Callable[[Sequence[Heard]], bool]
+
+    def look(self, run: Run) -> None:
+        """Note what the process has used so far."""
+        if self.pid is not None:
+            run.looks.append(seen := look(self.pid))
+            if self.steady[0] <= seen.at <= self.steady[1]:
+                run.busy.append(seen)
+
+    async def attend(self, everyone: asyncio.Future[Any], run: Run) -> None:
+        """Follow sessions to their end, or end them where they are left."""
+        try:
+            while not everyone.done():
+                self.look(run)
+                self.progress(time.monotonic() - self.begin)
+                if not run.given_up and self.hopeless(run.heard):
+                    run.given_up = True
+                await asyncio.wait([everyone], timeout=LOOK_S)
+            self.look(run)
+            everyone.result()
+        finally:
+            everyone.cancel()
+            with suppress(asyncio.CancelledError):
+                await everyone
 
 
 class System(Protocol):
@@ -204,36 +246,28 @@ async def play(
     `progress` is told about once a second how many seconds of the longest session are over; where `hopeless` says so,
     the sessions are stopped early.
     """
-    prepared = {id(talk): frames_of(talk, pacing) for talk in talks}
+    prepared = {id(talk): frames_of([talk], pacing) for talk in talks}
     frames = [prepared[id(talk)] for talk in talks]
-    begin = time.monotonic() + _AHEAD_S
-    starts = [begin + pacing.stagger_s * i / len(talks) for i in range(len(talks))]
+    begin = time.monotonic() + AHEAD_S
+    starts = pacing.starts(begin, len(talks))
     busy_s = time.process_time()
     async with target.client() as http:
         load = _Load(target, pacing, http)
         parts = zip(talks, frames, starts, strict=True)
         everyone = asyncio.gather(*(load.play(talk, sent, start) for talk, sent, start in parts))
         steady = (begin + pacing.stagger_s, begin + min(talk.duration_s for talk in talks))
-        try:
-            while not everyone.done():
-                load.look(steady)
-                progress(time.monotonic() - begin)
-                if not load.run.given_up and hopeless(load.run.heard):
-                    load.run.given_up = True
-                await asyncio.wait([everyone], timeout=_LOOK_S)
-            load.look(steady)
-            everyone.result()
-            load.run.bench_cpu_s, load.run.wall_s = time.process_time() - busy_s, time.monotonic() - begin
-        finally:
-            everyone.cancel()
-            with suppress(asyncio.CancelledError):
-                await everyone
+        watch = Watch(pid=target.pid, begin=begin, steady=steady, progress=progress, hopeless=hopeless)
+        await watch.attend(everyone, load.run)
+        load.run.bench_cpu_s, load.run.wall_s = time.process_time() - busy_s, time.monotonic() - begin
     return load.run
 
 
-def frames_of(talk: Conversation, pacing: Pacing) -> list[bytes]:
-    """Give a conversation as the frames that a client sends."""
-    return [frame(chunk) for chunk in chunks(encode(talk.samples, pacing.form), pacing.form, pacing.chunk_s)]
+def frames_of(talks: Sequence[Conversation], pacing: Pacing) -> list[bytes]:
+    """Give the frames of a session with a channel for each conversation; short ones end in silence."""
+    longest = max(len(talk.samples) for talk in talks)
+    tracks = [encode(np.pad(talk.samples, (0, longest - len(talk.samples))), pacing.form) for talk in talks]
+    samples = np.stack([np.frombuffer(track, f"V{pacing.form.sample_bytes}") for track in tracks], 1)
+    return [frame(chunk) for chunk in chunks(samples.tobytes(), pacing.form, pacing.chunk_s * len(talks))]
 
 
 class _Load:
@@ -243,16 +277,9 @@ class _Load:
         self._target, self._pacing, self._http = target, pacing, http
         self.run = Run()
 
-    def look(self, steady: tuple[float, float]) -> None:
-        """Look at the server; all sessions run between the moments of `steady`."""
-        if self._target.pid is not None:
-            self.run.looks.append(seen := look(self._target.pid))
-            if steady[0] <= seen.at <= steady[1]:
-                self.run.busy.append(seen)
-
     async def play(self, talk: Conversation, frames: Sequence[bytes], start: float) -> None:
         """Play one session to its end."""
-        await asyncio.sleep(start - _AHEAD_S - time.monotonic())
+        await asyncio.sleep(start - AHEAD_S - time.monotonic())
         url = await open_session(self._http, self._pacing, self.run)
         if url is None:
             return
@@ -283,7 +310,7 @@ class _Load:
         socket.on_message = session.take
         self.run.heard.append(heard)
         await send(socket, heard.pace, frames, self.run)
-        socket.write(_STOP)
+        socket.write(STOP)
         with suppress(TimeoutError):
             await asyncio.wait_for(socket.closed.wait(), DRAIN_S)
         if not session.ended:
@@ -301,6 +328,15 @@ async def send(socket: Socket, pace: Pace, frames: Sequence[bytes], run: Run) ->
             return
         run.late_s.append(time.monotonic() - due)
         socket.write(data)
+
+
+async def open_sessions(http: httpx.AsyncClient, pacing: Pacing, count: int) -> list[str]:
+    """Make sessions and give the addresses of their sockets; raises `BenchError` where one was refused."""
+    run = Run()
+    urls = [await open_session(http, pacing, run) for _ in range(count)]
+    if run.refused:
+        raise BenchError(f"the server refused sessions: {', '.join(sorted(set(run.refused)))}")
+    return [url for url in urls if url]
 
 
 async def open_session(http: httpx.AsyncClient, pacing: Pacing, run: Run) -> str | None:

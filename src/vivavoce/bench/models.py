@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from vivavoce.bench.conversation import Conversation
 from vivavoce.bench.lags import Heard, Pace, Shown
-from vivavoce.bench.load import Pacing, Run, finish
-from vivavoce.bench.usage import look
+from vivavoce.bench.load import AHEAD_S, Pacing, Run, Watch, finish
 from vivavoce.bench.words import words
 from vivavoce.config import Settings, load_settings
 from vivavoce.events import Final, Partial, SpeechEnded
@@ -30,25 +29,23 @@ from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, SessionOption
 from vivavoce.plugins import EngineSettings, Vad, plugin
 from vivavoce.runtime.decode import DecodePool, Request
 from vivavoce.runtime.isolated import IsolatedAligner
+from vivavoce.runtime.listener import open_channel
 from vivavoce.speech.audio import FRAME
 from vivavoce.speech.channel import Ask, Channel, Settled, Step, Withdraw
-from vivavoce.speech.endpoint import Endpointer
-
-_AHEAD_S = 0.5
-_LOOK_S = 1.0
 
 
 def channel(settings: Settings, pacing: Pacing, *, partials: bool) -> Channel:
     """Give a channel as a server with these settings makes it for a client's options."""
-    options = SessionOptions()
-    silence_s = max(float(pacing.options.get("endpointing", options.endpointing_s)), settings.min_silence)
-    longest_s = float(pacing.options.get("maximum_duration_without_endpointing", options.maximum_utterance_s))
-    endpointer = Endpointer(
-        threshold=options.speech_threshold,
-        silence=round(silence_s * SAMPLE_RATE),
-        maximum=round(longest_s * SAMPLE_RATE),
+    plain, asked = SessionOptions(), pacing.options
+    options = replace(
+        plain,
+        endpointing_s=float(asked.get("endpointing", plain.endpointing_s)),
+        maximum_utterance_s=float(asked.get("maximum_duration_without_endpointing", plain.maximum_utterance_s)),
     )
-    return Channel(0, endpointer, partial_every=round(settings.partial_interval * SAMPLE_RATE) if partials else None)
+    made = open_channel(0, options, settings)
+    if partials:
+        made.partial_every = round(settings.partial_interval * SAMPLE_RATE)
+    return made
 
 
 def whole_frames(samples: Samples) -> NDArray[np.float32]:
@@ -92,28 +89,19 @@ class Models:
         pool = DecodePool(self._engine, aligner, threads=self._settings.decode_threads)
         with ThreadPoolExecutor(os.cpu_count() or 1) as ears:
             parts = _Parts(self._vad, ears, pool)
-            begin = time.monotonic() + _AHEAD_S
+            begin = time.monotonic() + AHEAD_S
             streams = []
-            for nth, talk in enumerate(talks):
-                pace = Pace(start=begin + pacing.stagger_s * nth / len(talks), chunk_s=pacing.chunk_s)
+            for nth, (talk, start) in enumerate(zip(talks, pacing.starts(begin, len(talks)), strict=True)):
+                pace = Pace(start=start, chunk_s=pacing.chunk_s)
                 run.heard.append(Heard(played=talk, pace=pace))
                 made = channel(self._settings, pacing, partials=True)
                 streams.append(_Stream(str(nth), run.heard[-1], made, parts))
             everyone = asyncio.gather(*(stream.play(run) for stream in streams))
             steady = (begin + pacing.stagger_s, begin + min(talk.duration_s for talk in talks))
+            watch = Watch(pid=os.getpid(), begin=begin, steady=steady, progress=progress, hopeless=hopeless)
             try:
-                while not everyone.done():
-                    run.looks.append(seen := look(os.getpid()))
-                    if steady[0] <= seen.at <= steady[1]:
-                        run.busy.append(seen)
-                    progress(time.monotonic() - begin)
-                    run.given_up = run.given_up or hopeless(run.heard)
-                    await asyncio.wait([everyone], timeout=_LOOK_S)
-                run.looks.append(look(os.getpid()))
-                everyone.result()
+                await watch.attend(everyone, run)
             finally:
-                everyone.cancel()
-                await asyncio.gather(everyone, return_exceptions=True)
                 await pool.close()
                 await aligner.close()
         return run

@@ -23,14 +23,11 @@ from typing import Any
 
 from vivavoce.bench.conversation import Conversation
 from vivavoce.bench.lags import Heard, Pace, Shown
-from vivavoce.bench.load import DRAIN_S, BenchError, Pacing, Run
-from vivavoce.bench.usage import look
+from vivavoce.bench.load import AHEAD_S, DRAIN_S, LOOK_S, BenchError, Pacing, Run, Watch
 from vivavoce.bench.words import words
 from vivavoce.model import SAMPLE_RATE, Samples
 
 _START_S = 120.0
-_LOOK_S = 1.0
-_AHEAD_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,42 +104,33 @@ class Rival:
             raise BenchError(f"moonshine-voice's Transcriber was not loaded in {_START_S:.0f} s")
         self._pipe.recv()
         # Handing the audio over takes time, so streams begin when all of it is there.
-        begin = time.monotonic() + _AHEAD_S + 0.25 * len(talks)
+        begin = time.monotonic() + AHEAD_S + 0.25 * len(talks)
         run = Run()
-        for i, talk in enumerate(talks):
-            pace = Pace(start=begin + pacing.stagger_s * i / len(talks), chunk_s=pacing.chunk_s)
+        for i, (talk, start) in enumerate(zip(talks, pacing.starts(begin, len(talks)), strict=True)):
+            pace = Pace(start=start, chunk_s=pacing.chunk_s)
             run.heard.append(Heard(played=talk, pace=pace))
             self._pipe.send(_Play(i, talk.samples, pace))
         steady = (begin + pacing.stagger_s, begin + min(talk.duration_s for talk in talks))
-        self._watch(run, begin, steady, progress, hopeless)
+        self._follow(run, Watch(pid=self._pid, begin=begin, steady=steady, progress=progress, hopeless=hopeless))
         self._pipe.recv()
         return run
 
-    def _watch(
-        self,
-        run: Run,
-        begin: float,
-        steady: tuple[float, float],
-        progress: Callable[[float], None],
-        hopeless: Callable[[Sequence[Heard]], bool],
-    ) -> None:
+    def _follow(self, run: Run, watch: Watch) -> None:
         left = len(run.heard)
         latest = max(each.pace.start + each.played.duration_s for each in run.heard) + DRAIN_S
         looked_at = 0.0
         while left:
             now = time.monotonic()
-            if now >= looked_at + _LOOK_S:
+            if now >= looked_at + LOOK_S:
                 looked_at = now
-                run.looks.append(seen := look(self._pid))
-                if steady[0] <= now <= steady[1]:
-                    run.busy.append(seen)
-                progress(now - begin)
-                if not run.given_up and (hopeless(run.heard) or now > latest):
+                watch.look(run)
+                watch.progress(now - watch.begin)
+                if not run.given_up and (watch.hopeless(run.heard) or now > latest):
                     run.given_up = True
                     self._pipe.send(None)
-            if self._pipe.poll(max(looked_at + _LOOK_S - now, 0)):
+            if self._pipe.poll(max(looked_at + LOOK_S - now, 0)):
                 left -= _take(run, self._pipe.recv())
-        run.looks.append(look(self._pid))
+        watch.look(run)
 
 
 def _take(run: Run, said: _Said) -> int:
@@ -194,7 +182,7 @@ def _play_all(pipe: Connection, loaded: Any, plays: Sequence[_Play]) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        if pipe.poll(_LOOK_S / 4):
+        if pipe.poll(LOOK_S / 4):
             pipe.recv()
             stop.set()
     for thread in threads:

@@ -114,7 +114,7 @@ def costs_table(costs: Sequence[Cost]) -> Table:
     for head in ("all", *parts, "MiB"):
         shown.add_column(head.replace(" ", "\n"), justify="right")
     for cost in costs:
-        spent = [1000 * cost.parts[part] / cost.audio_s for part in parts]
+        spent = [cost.milliseconds[part] for part in parts]
         memory = "-" if cost.memory is None else f"{cost.memory / _MIB:.0f}"
         row = (f"{sum(spent):.1f}", *(f"{each:.1f}" for each in spent), memory)
         shown.add_row(f"{cost.size:g} {_UNITS[cost.grown]}", *row)
@@ -170,7 +170,7 @@ def plot_costs(path: Path, costs: Sequence[Cost]) -> None:
         names = [f"{cost.size:g}" for cost in runs]
         below = [0.0] * len(runs)
         for part in costs[0].parts:
-            spent = [1000 * cost.parts[part] / cost.audio_s for cost in runs]
+            spent = [cost.milliseconds[part] for cost in runs]
             axes.bar(names, spent, bottom=below, label=part)
             below = [low + each for low, each in zip(below, spent, strict=True)]
         axes.set_xlabel(title)

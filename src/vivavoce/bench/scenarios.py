@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidHandshake
 
 from vivavoce.bench.conversation import Conversation
 from vivavoce.bench.lags import ACK, FINAL, Heard, Shown, final_lags, percentiles
-from vivavoce.bench.load import BenchError, Pacing, Run, Target, open_session, play
+from vivavoce.bench.load import STOP, BenchError, Pacing, Run, Target, open_session, play
 from vivavoce.bench.result import result_of
-from vivavoce.bench.socket import TEXT, Socket, frame
+from vivavoce.bench.socket import Socket, frame
 from vivavoce.bench.usage import Used, look
 from vivavoce.model import SAMPLE_RATE
 
@@ -30,7 +30,6 @@ _CLOSE_S = 60.0
 _SPARE_FILES = 200
 _REST_S = 0.1
 _MIB = 1 << 20
-_STOP = frame(b'{"type":"stop_recording"}', TEXT)
 _EMPTY = frame(b"")
 
 Progress = Callable[[float], None]
@@ -96,7 +95,7 @@ async def _use(target: Target, seconds: float, progress: Progress) -> Used | Non
 
 async def _stop(sockets: Sequence[Socket]) -> None:
     for socket in sockets:
-        socket.write(_STOP)
+        socket.write(STOP)
     with suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(*(socket.closed.wait() for socket in sockets)), _CLOSE_S)
     for socket in sockets:

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.bench.conversation import Conversation
-from vivavoce.bench.load import WANTED, BenchError, Pacing, Run, Target, frames_of, open_session
+from vivavoce.bench.load import STOP, WANTED, Pacing, Target, frames_of, open_sessions
 from vivavoce.bench.models import channel, whole_frames
-from vivavoce.bench.socket import TEXT, Socket, frame
+from vivavoce.bench.socket import Socket
 from vivavoce.bench.usage import look
 from vivavoce.config import Settings, load_settings
 from vivavoce.model import SAMPLE_RATE, Clip, Samples
@@ -34,7 +34,6 @@ from vivavoce.speech.channel import Ask, Channel, Step, Withdraw
 
 _PIECE_FRAMES = SAMPLE_RATE // FRAME
 _LONGEST_S = 600.0
-_STOP = frame(b'{"type":"stop_recording"}', TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +57,14 @@ async def served(target: Target, talks: Sequence[Conversation], pacing: Pacing) 
 
     wanted = {**WANTED, "receive_partial_transcripts": False, "receive_acknowledgments": False}
     quiet = Pacing(form=pacing.form, chunk_s=pacing.chunk_s, options={**pacing.options, "messages_config": wanted})
-    run, frames = Run(), [frames_of(talk, pacing) for talk in talks]
+    frames = [frames_of([talk], pacing) for talk in talks]
     async with target.client() as http:
-        urls = [await open_session(http, quiet, run) for _ in talks]
-        if not all(urls):
-            raise BenchError(f"the server refused sessions: {', '.join(sorted(set(run.refused)))}")
-        sockets = [await Socket.connect(url, count) for url in urls if url]
+        urls = await open_sessions(http, quiet, len(talks))
+        sockets = [await Socket.connect(url, count) for url in urls]
         began, before = time.monotonic(), look(target.pid or 0)
         try:
             for socket, sent in zip(sockets, frames, strict=True):
-                socket.write(b"".join(sent) + _STOP)
+                socket.write(b"".join(sent) + STOP)
             async with asyncio.timeout(_LONGEST_S):
                 await asyncio.gather(*(socket.closed.wait() for socket in sockets))
         finally:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,20 @@ def note(text: str) -> None:
     console = progress_console()
     if console.is_terminal:
         console.print(text, style="dim")
+
+
+@contextmanager
+def _spinner(text: str) -> Iterator[Callable[[str], None]]:
+    """Show a person at a terminal that work goes on; what is given changes the text."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from vivavoce.cli.screen import progress_console
+
+    notes = progress_console()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda now: progress.update(task, description=now)
 
 
 @contextmanager
@@ -160,37 +173,20 @@ class Bench:
     def other(self, name: str, target: Target, wanted: int, settings: Mapping[str, str]) -> None:
         """Run a load of another kind and print its figures."""
         from rich.pretty import Pretty
-        from rich.progress import Progress, SpinnerColumn, TextColumn
 
-        from vivavoce.cli.screen import progress_console
-
-        columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:.0f} s"))
-        notes = progress_console()
-        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
-            task = progress.add_task(name, total=None)
-            run = partial(self._other, name, target, wanted, settings)
-            self.others[name] = run(lambda done_s: progress.update(task, completed=done_s))
+        with _spinner(name) as tell:
+            self.others[name] = self._other(name, target, wanted, settings, lambda s: tell(f"{name} {s:.0f} s"))
         self.console.print(f"[bold]{name}[/]", Pretty(self.others[name], expand_all=True))
 
     def cost(self, target: Target, longest_min: float) -> None:
         """Find out what a second of audio costs as sessions grow, up to so many minutes, and print it."""
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
         from vivavoce.bench.costs import Plan, costs
         from vivavoce.bench.load import finish
         from vivavoce.bench.report import costs_table
-        from vivavoce.cli.screen import progress_console
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        notes = progress_console()
-        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
-            task = progress.add_task("costs", total=None)
-
-            def tell(what: str) -> None:
-                progress.update(task, description=f"costs: {what}")
-
-            plan = Plan(talk=self._talk, seconds=self.seconds, longest_min=longest_min, pacing=self.pacing)
-            self.costs = finish(lambda: costs(target, plan, tell))
+        plan = Plan(talk=self._talk, seconds=self.seconds, longest_min=longest_min, pacing=self.pacing)
+        with _spinner("costs") as tell:
+            self.costs = finish(lambda: costs(target, plan, lambda what: tell(f"costs: {what}")))
         self.console.print(costs_table(self.costs))
 
     def _other(

@@ -35,7 +35,7 @@ _MEMORIES = [f"memory_{part}" for part in _PARTS]
 _OUTPUTS = ["next", "probability", *(f"new_{part}" for part in _PARTS)]
 
 _Array = NDArray[Any]
-Memory = NDArray[Any]
+Memory = _Array
 """What `remember` gives."""
 
 
@@ -106,7 +106,7 @@ class Model:
             squares=(before.squares if before else 0.0) + float(squares[counted:].sum(dtype=np.float64)),
         )
 
-    def remember(self, stem: Stem) -> _Array:
+    def remember(self, stem: Stem) -> Memory:
         """Give the keys and values of a clip's frames by layer: `[2 * layers, heads, frames, head size]`."""
         count = stem.first_frames * WIDTH
         mean = stem.total / count
@@ -116,7 +116,7 @@ class Model:
         (memory,) = _run(self._encoder, ["memory"], inputs)
         return memory
 
-    def spell(self, memories: Sequence[_Array], drafts: Sequence[list[int]], limits: Sequence[int]) -> list[Row]:
+    def spell(self, memories: Sequence[Memory], drafts: Sequence[list[int]], limits: Sequence[int]) -> list[Row]:
         """Write the text of each memory with at most `limits` tokens; a draft saves time where it is right."""
         texts = _Texts(memories)
         prefixes = np.full((len(drafts), 1 + max(map(len, drafts))), END, np.int64)
@@ -135,7 +135,7 @@ class Model:
         self._finish(texts, rows)
         return rows
 
-    def weigh(self, memory: _Array, texts: Sequence[list[int]]) -> list[float]:
+    def weigh(self, memory: Memory, texts: Sequence[list[int]]) -> list[float]:
         """Give the logarithm of the chance that the model gives each text for a memory, behind what all have in common.
 
         That is from the first token in which they differ to their ends.
@@ -167,7 +167,7 @@ class Model:
 class _Texts:
     """What the decoder needs of the rows that step together."""
 
-    def __init__(self, memories: Sequence[_Array]) -> None:
+    def __init__(self, memories: Sequence[Memory]) -> None:
         frames = [memory.shape[2] for memory in memories]
         self._heard = (np.arange(max(frames)) < np.array(frames)[:, None]).astype(np.int32)
         joined = np.zeros((2 * LAYERS, len(memories), HEADS, max(frames), HEAD_SIZE), np.float32)

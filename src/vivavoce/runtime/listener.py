@@ -91,7 +91,7 @@ class Listener:
         self._decoder = AudioDecoder(options.audio)
         # Each channel's voice activity, and the first sample that it has not heard.
         self._vads: list[tuple[int, Any]] = []
-        self._channels = [_channel(i, options, settings) for i in range(options.audio.channels)]
+        self._channels = [open_channel(i, options, settings) for i in range(options.audio.channels)]
         self._asked: dict[tuple[int, int], Request] = {}
         self._drafted: dict[int, str] = {}
         self._hinted: set[str] = set()
@@ -324,7 +324,8 @@ class Listener:
         return Snapshot(channel=channel, state=saved)
 
 
-def _channel(index: int, options: SessionOptions, settings: Settings) -> Channel:
+def open_channel(index: int, options: SessionOptions, settings: Settings) -> Channel:
+    """Give a session's channel from its first sample; it asks for no partials yet."""
     endpointer = Endpointer(
         threshold=options.speech_threshold,
         silence=round(max(options.endpointing_s, settings.min_silence) * SAMPLE_RATE),
