@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vivavoce.bench.capacity import find_capacity, following
 from vivavoce.bench.lags import ACK, COVERAGE, DECISION, FINAL, WORD, Measured
 from vivavoce.bench.load import BenchError
+from vivavoce.bench.report import plot
 from vivavoce.bench.result import Limits, Result, Usage
 
 
@@ -105,3 +106,16 @@ def test_the_next_number_lies_between_what_held_and_what_failed(held, gap):
     following_number = following(held, held + gap)
     assert following_number is None or held < following_number < held + gap
     assert following(held, None) > held
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_what_was_found_is_drawn(tmp_path, ending):
+    """Lags against streams, each system in a colour of its own, in the form that the file's name asks for."""
+    path = tmp_path / f"bench.{ending}"
+    plot(
+        path,
+        {"vivavoce": [result(1), result(2, word_s=0.7)], "moonshine": [result(1)]},
+        {"vivavoce": Limits.of(result(1))},
+    )
+    drawn = path.read_bytes()
+    assert drawn.startswith({"svg": b"<?xml", "png": b"\x89PNG"}[ending])
