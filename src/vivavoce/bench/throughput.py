@@ -3,7 +3,8 @@
 The server gets whole conversations at once over its sockets, without partials. The bare loop does what decoding them
 takes and nothing else: voice activity a second at a time, the segments, the engine for each final and the aligner for
 its words, in one process for each core, models loaded beforehand. It decodes no clip that turned out not to be a
-segment's, which a server may have begun with, so the ratio never flatters the server.
+segment's, which a server may have begun with, so the ratio never flatters the server. Both take turns a few times: on
+a busy machine one run tells little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -90,16 +92,24 @@ def bare(talks: Sequence[Conversation], processes: int, settings: Mapping[str, s
     }
 
 
-def ratios(server: dict[str, float], loop: dict[str, float], audio_s: float) -> dict[str, Any]:
-    """Put both side by side."""
+def ratios(pairs: Sequence[tuple[dict[str, float], dict[str, float]]], audio_s: float) -> dict[str, Any]:
+    """Put the server beside the loop: medians over the pairs of runs, and the ratio of each pair by the clock."""
+    server, loop = (_medians(runs) for runs in zip(*pairs, strict=True))
+    by_clock = [theirs["wall_s"] / ours["wall_s"] for ours, theirs in pairs]
+    by_cpu = [theirs["cpu_s"] / ours["cpu_s"] for ours, theirs in pairs if ours["cpu_s"]]
     return {
-        "server": {name: round(value, 3) for name, value in server.items()},
-        "bare_loop": {name: round(value, 3) for name, value in loop.items()},
+        "server": server,
+        "bare_loop": loop,
         "server_audio_s_per_s": round(audio_s / server["wall_s"], 1),
         "bare_audio_s_per_s": round(audio_s / loop["wall_s"], 1),
-        "ratio": round(loop["wall_s"] / server["wall_s"], 3),
-        "ratio_by_cpu": round(loop["cpu_s"] / server["cpu_s"], 3) if server["cpu_s"] else None,
+        "ratios": [round(each, 3) for each in by_clock],
+        "ratio": round(median(by_clock), 3),
+        "ratio_by_cpu": round(median(by_cpu), 3) if by_cpu else None,
     }
+
+
+def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: round(median(run[name] for run in runs), 3) for name in runs[0]}
 
 
 _loaded: list[Any] = []
