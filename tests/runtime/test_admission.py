@@ -177,7 +177,7 @@ async def test_writes_that_wait_too_long_keep_new_sessions_out(site: Site) -> No
     """A store that is stuck is noticed by what waits for it."""
     go_on = threading.Event()
     stuck = asyncio.get_running_loop().run_in_executor(site.store._writing, go_on.wait, PATIENCE_S)
-    site.journal.append(Write(session_id="x", audio_start=1), b"", lambda _: None)
+    site.journal.append(Write(session_id="x", audio_start=1), lambda _: None)
     await site.until("journal", refused=True)
     go_on.set()
     await stuck

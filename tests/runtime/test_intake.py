@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 from vivavoce.errors import StoreError
-from vivavoce.plugins import AudioFiles, Write
+from vivavoce.plugins import AudioFiles
 from vivavoce.runtime.intake import MOST_REMEMBERED_ACKS, MOST_STORED_ACKS, REMEMBERED_ACKS, STORED_ACKS, Intake
-from vivavoce.runtime.journal import Journal
+from vivavoce.runtime.journal import Journal, Take, Then
 
 PIECE = 4
 
@@ -21,7 +20,8 @@ class Memory:
         self.stored: tuple[int, ...] = ()
         self.full = False
 
-    def append(self, write: Write, audio: bytes, then: Callable[[StoreError | None], None]) -> None:
+    def append_audio(self, session_id: str, take: Take, then: Then) -> None:
+        write, audio = take()
         if self.full:
             then(StoreError("the disk is full"))
             return

@@ -50,7 +50,8 @@ class Desk:
     def append(self, session: str, data: bytes) -> asyncio.Future[StoreError | None]:
         done: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
         self.sizes[session] += len(data)
-        self.journal.append(Write(session_id=session, audio_bytes=self.sizes[session]), data, done.set_result)
+        write = Write(session_id=session, audio_bytes=self.sizes[session])
+        self.journal.append_audio(session, lambda: (write, data), done.set_result)
         return done
 
     async def kept(self, session: str) -> bytes:
@@ -75,9 +76,27 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_what_is_told_is_stored(desk: Desk) -> None:
     """When a writer hears of success, the file and the committed offset both have its audio, in order."""
     session = await desk.session()
-    done = [desk.append(session, bytes([i]) * 10) for i in range(20)]
-    assert await done[-1] is None
+    for i in range(20):
+        assert await desk.append(session, bytes([i]) * 10) is None
     assert await desk.kept(session) == b"".join(bytes([i]) * 10 for i in range(20))
+
+
+async def test_audio_grows_until_its_round_begins(desk: Desk) -> None:
+    """What comes while a round runs is one piece of the next one, with one answer."""
+    session = await desk.session()
+    waiting: list[bytes] = [b"first"]
+
+    def take() -> tuple[Write, bytes]:
+        audio = b"".join(waiting)
+        waiting.clear()
+        return Write(session_id=session, audio_bytes=len(audio)), audio
+
+    answers: list[StoreError | None] = []
+    desk.journal.append_audio(session, take, answers.append)
+    waiting.append(b"second")
+    await desk.journal.settle(session)
+    assert answers == [None]
+    assert await desk.kept(session) == b"firstsecond"
 
 
 async def test_many_writers_share_a_transaction(desk: Desk) -> None:
@@ -134,7 +153,7 @@ async def test_one_bad_session_does_not_harm_the_others(desk: Desk, monkeypatch:
 async def test_settle_waits_for_what_was_queued(desk: Desk) -> None:
     """Controls count too, and settling an idle journal returns."""
     session = await desk.session()
-    desk.journal.append(Write(session_id=session, controls=(Control(at=0, kind="stop"),)), b"", lambda _: None)
+    desk.journal.append(Write(session_id=session, controls=(Control(at=0, kind="stop"),)), lambda _: None)
     await desk.journal.settle(session)
     assert await desk.store.controls(session) == [Control(at=0, kind="stop")]
     await desk.journal.settle(session)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from vivavoce.events import (
 )
 from vivavoce.model import AudioFormat, Control, Kind, SessionOptions, SessionRecord, Status, now
 from vivavoce.plugins import Write
+from vivavoce.runtime.journal import Then
 from vivavoce.runtime.mailbox import Ending, Mark
 from vivavoce.runtime.parts import Connection, Past
 from vivavoce.runtime.publisher import MAX_STORED_UNNAMED, Publisher
@@ -41,7 +41,7 @@ class Desk:
     """A publisher between a journal that commits when it is told to and a wire that writes an event's class."""
 
     def __init__(self, *, past: Past | None = None) -> None:
-        self.waiting: list[tuple[Write, Callable[[StoreError | None], None]]] = []
+        self.waiting: list[tuple[Write, Then]] = []
         self.committed: list[Write] = []
         self.closed: list[Ending] = []
         self.intake = SimpleNamespace(durable=7, resuming=False, acknowledged=lambda _: None)
@@ -58,7 +58,7 @@ class Desk:
         )
         self.reader = self.come(again=False)
 
-    def append(self, write: Write, _audio: bytes, then: Callable[[StoreError | None], None]) -> None:
+    def append(self, write: Write, then: Then) -> None:
         """Take a write as the journal does."""
         self.waiting.append((write, then))
 

@@ -1,7 +1,8 @@
 """A session's way in: bytes from any socket → the journal → an acknowledgment.
 
-Two counters, in bytes from the session's start: `size` is taken, `durable` is committed and acknowledged. After a
-socket is replaced, the first bytes of the new one are compared with the journal until it is clear where they go on (see
+Two counters, in bytes from the session's start: `size` is taken, `durable` is committed and acknowledged. What comes
+until the journal's next round is one write and one acknowledgment, however many messages it came in. After a socket is
+replaced, the first bytes of the new one are compared with the journal until it is clear where they go on (see
 `Overlap`); what the journal already has is acknowledged again but not taken twice. A WAV header at the very start is
 kept and counted like audio but never heard: `audio_start` is its length once known.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from vivavoce.errors import StoreError
 from vivavoce.plugins import AudioFiles, Write
@@ -25,11 +25,11 @@ MAX_WAITING = 64 << 20
 REMEMBERED_ACKS, MOST_REMEMBERED_ACKS = 4096, 65_536
 """Ends of acknowledgments where a client may go on: at least so many, and so many that it has not shown to have.
 
-Those are 22 minutes of unread acknowledgments at 20 ms each, in 2.5 MB; pings end a socket much sooner.
+Those are half an hour of unread acknowledgments at 30 ms each, in 2.5 MB; pings end a socket much sooner.
 """
 
 STORED_ACKS, MOST_STORED_ACKS = 64, 1024
-"""The same over a crash, where they are written with every piece of audio: at 20 ms each, 20 seconds unread."""
+"""The same over a crash, where they are written with every piece of audio: at 30 ms each, 30 seconds unread."""
 
 MAX_HEADER = 128 << 10
 
@@ -64,7 +64,9 @@ class Intake:
         self._head = b""
         self._ack_ends = [0]
         self._acked_to = 0
-        self._on_their_way: deque[int] = deque()
+        self._waiting: list[bytes] = []
+        self._given = 0
+        self._new_start: int | None = None
         self._header_stop = 0
         self._broken = False
         self._repeats = True
@@ -75,7 +77,7 @@ class Intake:
 
     def restore(self, size: int, ack_ends: Iterable[int]) -> None:
         """Go on after `size` bytes that an earlier process made durable and acknowledged at `ack_ends`."""
-        self.size = self.durable = size
+        self.size = self.durable = self._given = size
         self._ack_ends.extend(end for end in ack_ends if end <= size)
         if size:
             self.audio_start = self._header_size(self.read(0, MAX_HEADER))
@@ -164,57 +166,66 @@ class Intake:
         if not data:
             return
         start, self.size = self.size, self.size + len(data)
-        header = None
         if self.audio_start is None:
             self._head += data
-            self.audio_start = header = self._header_size(self._head)
+            self.audio_start = self._new_start = self._header_size(self._head)
             self._header_stop = self.size
-            self._head = b"" if header is not None else self._head
-        self._on_their_way.append(self.size)
-        write = Write(
-            session_id=self._session_id,
-            audio_bytes=self.size,
-            audio_start=header,
-            ack_ends=self._ends_to_store(),
-            epoch=self._epoch,
-        )
+            self._head = b"" if self.audio_start is not None else self._head
         self._latest.append((start, data))
         self._latest_bytes += len(data)
         while self._latest_bytes > LATEST_BYTES:
             self._latest_bytes -= len(self._latest.popleft()[1])
-        self._journal.append(write, data, partial(self._on_written, start, self.size))
+        self._waiting.append(data)
+        if len(self._waiting) == 1:
+            self._journal.append_audio(self._session_id, self._give, self._on_written)
 
-    def _on_written(self, start: int, stop: int, error: StoreError | None) -> None:
+    def _give(self) -> tuple[Write, bytes]:
+        """Give the journal all that came since it last took something."""
+        audio = b"".join(self._waiting)
+        self._waiting.clear()
+        self._given = self.size
+        started, self._new_start = self._new_start, None
+        write = Write(
+            session_id=self._session_id,
+            audio_bytes=self.size,
+            audio_start=started,
+            ack_ends=self._ends_to_store(),
+            epoch=self._epoch,
+        )
+        return write, audio
+
+    def _on_written(self, error: StoreError | None) -> None:
         if error is not None:
             self._forget_lost()
             if not self._broken:
                 self._broken = True
                 self._failed(error)
             return
-        self.durable = stop
+        start, self.durable = self.durable, self._given
+        if start == self.durable:
+            # What had come behind audio that was lost.
+            return
         if not self._repeats:
             self._ack_ends.clear()
-        self._ack_ends.append(stop)
-        while self._on_their_way and self._on_their_way[0] <= stop:
-            self._on_their_way.popleft()
+        self._ack_ends.append(self.durable)
         if len(self._ack_ends) % REMEMBERED_ACKS == 0:
             self._ack_ends = self._last_ends(REMEMBERED_ACKS, MOST_REMEMBERED_ACKS)
-        self._kept(start, stop)
+        self._kept(start, self.durable)
 
     def _forget_lost(self) -> None:
         """Go back to what is durable."""
-        self.size = self.durable
+        self.size = self._given = self.durable
         self._latest.clear()
         self._latest_bytes = 0
-        self._on_their_way.clear()
+        self._waiting.clear()
+        self._new_start = None
         if self._header_stop > self.durable:
             self.audio_start, self._head = None, self.read(0, self.durable)
 
     def _ends_to_store(self) -> tuple[int, ...]:
         if not self._repeats:
             return (self.size,)
-        # Those on their way included: they are acknowledged before this write is.
-        return (*self._last_ends(STORED_ACKS - 1, MOST_STORED_ACKS - 1), *self._on_their_way)
+        return (*self._last_ends(STORED_ACKS - 1, MOST_STORED_ACKS - 1), self.size)
 
     def _last_ends(self, least: int, most: int) -> list[int]:
         """Give the last ends of acknowledgments: `least` of them, and up to `most` not known to have arrived."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import structlog
 
@@ -39,13 +38,17 @@ LOCKED_S = 1.0
 """A database that takes this long to refuse waits for somebody else."""
 
 Then = Callable[[StoreError | None], None]
+Take = Callable[[], tuple[Write, bytes]]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
+    """What waits: a write, or audio that is taken with its write when the round begins."""
+
     write: Write
-    audio: bytes
     then: Then
+    take: Take | None = None
+    audio: bytes = b""
     at: float = field(default_factory=time.monotonic)
 
 
@@ -64,16 +67,24 @@ class Journal:
         self._some, self._urgent = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="journal")
 
-    def append(self, write: Write, audio: bytes, then: Then) -> None:
-        """Queue a write and the audio it covers; `then` hears on the event loop, in order, how it went.
+    def append(self, write: Write, then: Then) -> None:
+        """Queue a write; `then` hears on the event loop, in order, how it went.
 
         What is queued behind a write of the same session that fails, fails too, so that no hole is left.
-        `write.audio_bytes` must be the length of the session's file once `audio` is in it; it fails otherwise.
         """
-        self._waiting.append(_Entry(write=write, audio=audio, then=then))
+        self._waiting.append(_Entry(write=write, then=then))
         self._some.set()
-        if not audio and write.delivered_to is None:
+        if write.delivered_to is None:
             self._urgent.set()
+
+    def append_audio(self, session_id: str, take: Take, then: Then) -> None:
+        """Queue a session's audio, at most one piece that was not taken yet; `then` hears as with `append`.
+
+        `take` is called once, when its round begins, so the piece may grow until then: it gives the audio and the write
+        that covers it, whose `audio_bytes` must be the length of the session's file once the audio is in it.
+        """
+        self._waiting.append(_Entry(write=Write(session_id=session_id), then=then, take=take))
+        self._some.set()
 
     @property
     def waiting(self) -> int:
@@ -89,7 +100,7 @@ class Journal:
     async def settle(self, session_id: str) -> None:
         """Return when all that was queued before is durable or has failed."""
         done = asyncio.Event()
-        self.append(Write(session_id=session_id), b"", lambda _: done.set())
+        self.append(Write(session_id=session_id), lambda _: done.set())
         await done.wait()
 
     async def close(self) -> None:
@@ -109,8 +120,7 @@ class Journal:
             begun = time.monotonic()
             self._some.clear()
             self._urgent.clear()
-            group, self._waiting = self._waiting, []
-            self._committing = group
+            self._committing = group = self._take()
             lost: dict[str, StoreError] = {}
             try:
                 lost, unstored = await self._commit(group)
@@ -126,6 +136,14 @@ class Journal:
                 _tell(entry, failed)
                 if entry.audio and failed is None:
                     metrics.ACK_SECONDS.observe(time.monotonic() - entry.at)
+
+    def _take(self) -> list[_Entry]:
+        """Take what waits, audio with all that has come of it."""
+        group, self._waiting = self._waiting, []
+        for entry in group:
+            if entry.take is not None:
+                entry.write, entry.audio = entry.take()
+        return group
 
     def _behind(self, unstored: dict[str, StoreError]) -> list[_Entry]:
         """Take out of the queue what was given behind a write that failed: it fails too."""
@@ -173,11 +191,8 @@ class Journal:
         return None
 
     async def _append_audio(self, group: list[_Entry]) -> tuple[dict[str, StoreError], dict[str, int]]:
-        """Append each session's audio in one piece; give what failed and how long the other files were before."""
-        pieces: dict[str, list[_Entry]] = {}
-        for entry in group:
-            if entry.audio:
-                pieces.setdefault(entry.write.session_id, []).append(entry)
+        """Append each session's audio; give what failed and how long the other files were before."""
+        pieces = {entry.write.session_id: entry for entry in group if entry.audio}
         give_up = time.monotonic() + PATIENCE_S
         failures: dict[str, StoreError] = {}
         before: dict[str, int] = {}
@@ -195,24 +210,24 @@ class Journal:
                 await asyncio.sleep(RETRY_S)
         return failures, before
 
-    def _append_pieces(self, pieces: dict[str, list[_Entry]], before: dict[str, int]) -> dict[str, StoreError]:
+    def _append_pieces(self, pieces: dict[str, _Entry], before: dict[str, int]) -> dict[str, StoreError]:
         """Try each session once; note in `before` how long the files were that are longer now."""
         failures: dict[str, StoreError] = {}
-        for session_id, entries in pieces.items():
+        for session_id, entry in pieces.items():
             try:
-                before[session_id] = self._append_to(session_id, entries)
+                before[session_id] = self._append_to(session_id, entry)
             except StoreError as error:
                 failures[session_id] = error
         return failures
 
-    def _append_to(self, session_id: str, entries: list[_Entry]) -> int:
-        size, begin = self._audio.size(session_id), _begin(entries[0])
-        if size < begin or any(_begin(after) != before.write.audio_bytes for before, after in pairwise(entries)):
+    def _append_to(self, session_id: str, entry: _Entry) -> int:
+        size, begin = self._audio.size(session_id), (entry.write.audio_bytes or 0) - len(entry.audio)
+        if size < begin:
             raise _Hole("an earlier write of this session failed")
         if size > begin:
             # Left of a write that failed and could not be taken back.
             self._audio.truncate(session_id, begin)
-        self._audio.append(session_id, b"".join(entry.audio for entry in entries))
+        self._audio.append(session_id, entry.audio)
         return begin
 
     def _take_back(self, before: dict[str, int]) -> None:
@@ -229,11 +244,6 @@ def _tell(entry: _Entry, failed: StoreError | None) -> None:
     except Exception:
         # One session's mistake must not end the journal of all.
         log.exception("a writer failed", session=entry.write.session_id)
-
-
-def _begin(entry: _Entry) -> int:
-    """Give where in the session's file an entry's audio begins."""
-    return (entry.write.audio_bytes or 0) - len(entry.audio)
 
 
 def _idle(write: Write) -> bool:

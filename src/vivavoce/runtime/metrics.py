@@ -48,7 +48,7 @@ AUDIO_RECEIVED = _counter("audio_received_seconds", "Audio taken from clients fo
 AUDIO_HEARD = _counter("audio_heard_seconds", "Audio that went through voice activity, every channel counted.")
 SPEECH_TRANSCRIBED = _counter("speech_transcribed_seconds", "Speech decoded for final transcripts.")
 
-ACK_SECONDS = _histogram("ack_seconds", "From a chunk's arrival until it is durable and acknowledged.", _FAST)
+ACK_SECONDS = _histogram("ack_seconds", "From the arrival of audio until it is durable and acknowledged.", _FAST)
 ANSWER_SECONDS = _histogram(
     "answer_seconds", "From the request for a transcript until it is there: waiting, decoding, aligning.", _SLOW, "kind"
 )

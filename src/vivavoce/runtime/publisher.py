@@ -199,7 +199,7 @@ class Publisher:
             return
         # A session that is over may be deleted any moment; should this process die, its messages come once more.
         if not self.over:
-            self._parts.journal.append(self._write(delivered_to=seq), b"", lambda _: None)
+            self._parts.journal.append(self._write(delivered_to=seq), lambda _: None)
         self._woken()
 
     # On its way out.

@@ -71,7 +71,7 @@ class Sayings:
 
     def _submit(self, saying: _Saying) -> None:
         saying.tried += 1
-        self._journal.append(saying.write, b"", lambda error: self._on_written(saying, error))
+        self._journal.append(saying.write, lambda error: self._on_written(saying, error))
 
     def _on_written(self, saying: _Saying, error: StoreError | None) -> None:
         if saying.over.is_set():
