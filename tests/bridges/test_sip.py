@@ -37,6 +37,15 @@ async def ringing(calls, **settings):
         phone.socket.close()
 
 
+def talk(answer, kind=8):
+    """Send audio to where an answer says."""
+    port = int(re.search(r"m=audio (\d+) ", answer)[1])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media:
+        for number in range(2):
+            header = pack("!BBHII", 0x80, kind, number, number * PACKET, 1)
+            media.sendto(header + b"\xd5" * PACKET, ("127.0.0.1", port))
+
+
 async def until(true):
     async with asyncio.timeout(60):
         while not true():
@@ -91,7 +100,7 @@ async def test_a_request_that_comes_again_gets_the_same_answer_and_makes_no_seco
 
 
 async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
-    """A re-INVITE that stops the audio is answered inactive, and silence does not end a call on hold."""
+    """A re-INVITE that stops the audio is answered inactive; silence ends a call neither on hold nor right after it."""
     calls = Calls()
     async with ringing(calls, sip_timeout=1) as (_, phone):
         await phone.call()
@@ -105,9 +114,12 @@ async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
         assert not calls.legs[0].hung_up
         await phone.say("INVITE", 3, body=OFFER.replace(" 9 8 0", " 9"))
         assert status(await phone.hear()) == 488
+        await phone.say("ACK", 3, branch="INVITE3one")
         await phone.say("INVITE", 4, body=OFFER)
-        assert status(await phone.hear()) == 200
+        answer = await phone.hear()
+        assert status(answer) == 200
         await phone.say("ACK", 4, branch="ack4")
+        await until(lambda: talk(answer) or calls.legs[0].fed)
         bye = await phone.hear()
         assert bye.startswith("BYE ")
         await calls.legs[0].dropped.wait()
@@ -409,8 +421,43 @@ async def test_a_call_without_an_offer_gets_ours():
         await phone.say("INVITE", 1)
         answer = await phone.hear()
         assert status(answer) == 200
-        assert re.search(r"m=audio \d+ RTP/AVP 0 101\r", answer)
+        assert re.search(r"m=audio \d+ RTP/AVP 0 8 101\r", answer)
         assert "a=recvonly" in answer
+
+
+async def test_what_an_ack_says_to_our_offer_is_taken():
+    """Payload types, the host of the audio and hold are those of the answer; another ACK changes nothing."""
+    dynamic = OFFER.replace(" 9 8 0", " 96").replace("a=", "a=rtpmap:96 PCMA/8000\r\na=", 1)
+    calls = Calls()
+    async with ringing(calls) as (door, phone):
+        await phone.say("INVITE", 1)
+        answer = await phone.hear()
+        await phone.say("ACK", 1, branch="ack", body=dynamic.replace("IP4 127.0.0.1", "IP4 192.0.2.9"))
+        line = door._lines["one"]
+        await until(lambda: line._hosts == {"127.0.0.1", "192.0.2.9"})
+        await until(lambda: talk(answer, 96) or calls.legs[0].fed)
+        await phone.say("INVITE", 2, body=OFFER + "a=inactive\r\n")
+        assert "a=inactive" in await phone.hear()
+        await phone.say("ACK", 2, branch="ack2", body=OFFER)
+        await phone.say("INVITE", 3)
+        assert "a=recvonly" in await phone.hear()
+        assert line.media._silent_s is None
+        await phone.say("ACK", 3, branch="ack3", body=OFFER)
+        await until(lambda: line.media._silent_s == 60)
+
+
+async def test_an_invitation_without_an_offer_is_not_answered_with_the_last_one():
+    """After a change that was refused we offer to go on with what was agreed, stream for stream."""
+    async with ringing(Calls()) as (_, phone):
+        await phone.call()
+        await phone.say("INVITE", 2, body=OFFER.replace("RTP/AVP", "RTP/SAVP"))
+        assert status(await phone.hear()) == 488
+        await phone.say("ACK", 2, branch="INVITE2one")
+        await phone.say("INVITE", 3)
+        answer = await phone.hear()
+        assert status(answer) == 200
+        assert re.search(r"o=- \d+ 2 ", answer)
+        assert re.search(r"m=audio \d+ RTP/AVP 8 101\r", answer)
 
 
 async def test_a_port_that_is_taken_is_one_clear_line():

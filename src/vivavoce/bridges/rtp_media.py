@@ -42,11 +42,11 @@ class RtpMedia:
         delay_s: float,
         silent_s: float | None,
     ) -> None:
-        self.silent_s = silent_s
+        self._silent_s = silent_s
         self._buffer = JitterBuffer(formats, sample_rate, delay_s=delay_s)
         self._clock = asyncio.get_running_loop().time
         self._over = asyncio.Event()
-        self.heard_at = self._clock()
+        self._heard_at = self._clock()
 
     @property
     def counts(self) -> Counts:
@@ -55,8 +55,14 @@ class RtpMedia:
 
     def hear(self, packet: RtpPacket) -> None:
         """Take a packet that arrives now."""
-        self.heard_at = self._clock()
-        self._buffer.feed(packet, self.heard_at)
+        self._heard_at = self._clock()
+        self._buffer.feed(packet, self._heard_at)
+
+    def allow_silence(self, silent_s: float | None) -> None:
+        """Let `silent_s` without a packet end the stream, None never; a pause for which there was no end begins now."""
+        if self._silent_s is None:
+            self._heard_at = self._clock()
+        self._silent_s = silent_s
 
     def finish(self) -> None:
         """Say that no more will come: what is held is fed, and `pour` returns."""
@@ -73,7 +79,7 @@ class RtpMedia:
         try:
             while not await _any_done(ends, TICK_S):
                 now = self._clock()
-                if self.silent_s is not None and now - self.heard_at > self.silent_s:
+                if self._silent_s is not None and now - self._heard_at > self._silent_s:
                     break
                 audio = self._buffer.take(now)
                 if audio or now - fed_at > ALIVE_S:

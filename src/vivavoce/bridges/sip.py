@@ -22,9 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiosipua.dialog import DialogState
-from aiosipua.sdp import SdpMessage, parse_sdp
-from aiosipua.sdp_negotiate import SdpNegotiationError, build_sdp, negotiate_sdp
+from aiosipua.dialog import DialogState, dialog_matches
 from aiosipua.uas import SipUAS
 
 from vivavoce import __version__
@@ -33,15 +31,17 @@ from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
 from vivavoce.config.values import users_in
-from vivavoce.errors import CapacityError, NotAllowed, RequestError, SetupError, VivavoceError
+from vivavoce.errors import CapacityError, NotAllowed, RequestError, SetupError, Unsupported, VivavoceError
 from vivavoce.reception.origin import is_in
 from vivavoce.runtime import metrics
 from vivavoce.wire.call import request_of
 from vivavoce.wire.rtp import STATIC_FORMATS, Goodbye, RtpPacket, read
+from vivavoce.wire.sdp import SAMPLE_RATE, Terms, answer_to, first_offer, offer_again, sdp_of, terms_of
 
 if TYPE_CHECKING:
     from aiosipua.incoming_call import IncomingCall
     from aiosipua.message import SipRequest
+    from aiosipua.sdp import SdpMessage
 
     from vivavoce.bridges.calls import Calls
     from vivavoce.config import Settings
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 NAME = "sip"
-PCMU, PCMA = 0, 8
-SAMPLE_RATE = 8000
 PARAMETER_HEADER = "x-vivavoce-"
 """Headers that begin like this are the call's parameters: `X-Vivavoce-Language: en`."""
 
@@ -62,7 +60,6 @@ LOG_EVERY_S = 1.0
 """Callers who are turned away are logged no more often than this, so that a flood of them is no flood of lines."""
 
 _PORT_TRIES = 50
-_NOT_SENDING = {"recvonly", "inactive"}
 
 
 class SipBridge:
@@ -89,7 +86,7 @@ class SipBridge:
             return
         # What strangers send is no news, and we say ourselves what becomes of calls.
         logging.getLogger("aiosipua").setLevel(logging.CRITICAL)
-        port = SipPort(self._settings.sip_listen, self._screen, self._lines.__contains__)
+        port = SipPort(self._settings.sip_listen, self._screen, self._lines.__contains__, self._on_ack)
         uas = SipUAS(port, user_agent=f"vivavoce/{__version__}")
         uas.on_invite, uas.on_reinvite, uas.on_update = self._on_invite, self._on_reinvite, self._on_update
         uas.on_bye = lambda call, _: self._on_over(call)
@@ -167,25 +164,24 @@ class SipBridge:
         task.add_done_callback(self._tasks.discard)
 
     def _on_reinvite(self, call: IncomingCall) -> None:
-        """Answer a changed offer; one that cannot be met leaves the call as it was."""
+        """Answer a changed offer, or make one; an offer that cannot be met leaves the call as it was."""
         assert self._port is not None
-        line = self._lines.get(call.call_id)
         try:
-            answer = line.answer(call.sdp_offer) if line else None
-        except SdpNegotiationError:
-            answer = None
-        if answer is None:
+            call.accept(self._lines[call.call_id].reply_to(call.invite))
+        except Unsupported:
             self._port.send_reply(call.dialog.create_response(call.invite, 488))
-        else:
-            call.accept(answer)
+
+    def _on_ack(self, request: SipRequest) -> None:
+        line = self._lines.get(request.call_id or "")
+        if line and dialog_matches(line.call.dialog, request):
+            line.acknowledged(request)
 
     def _on_update(self, call: IncomingCall, request: SipRequest) -> SdpMessage | None:
-        line = self._lines.get(call.call_id)
-        if line is None or not request.body:
+        try:
+            line, offer = self._lines.get(call.call_id), sdp_of(request.content_type, request.text)
+            return line.answer(offer) if line and offer else None
+        except Unsupported:
             return None
-        with suppress(SdpNegotiationError, ValueError):
-            return line.answer(parse_sdp(request.text))
-        return None
 
     def _on_over(self, call: IncomingCall) -> None:
         if line := self._lines.get(call.call_id):
@@ -202,7 +198,7 @@ class SipBridge:
             host = self._host_for(call)
             call.advertised_addr = (self._settings.sip_public_address or host, self._address[1])
             await line.open(host)
-            answer = line.answer(call.sdp_offer)
+            answer = line.reply_to(call.invite)
             leg = await self._calls.answer(self._call(call, caller))
             if call.dialog.state is not DialogState.TERMINATED:  # by CANCEL
                 call.accept(answer)
@@ -230,7 +226,7 @@ class SipBridge:
             call.hangup()
             return
         match error:
-            case SdpNegotiationError() | RequestError():
+            case RequestError():
                 status, reason = 488, "Not Acceptable Here"
             case CapacityError():
                 status, reason = 486, "Busy Here"
@@ -273,12 +269,16 @@ class _Line(asyncio.DatagramProtocol):
         self.media = RtpMedia(self._formats, SAMPLE_RATE, delay_s=settings.jitter_delay, silent_s=settings.sip_timeout)
         self._hosts = {call.source_addr[0]}
         self._transport: asyncio.DatagramTransport | None = None
-        self._host, self._number, self._answers = "", 0, 0
+        self._public, self._number, self._answers = "", 0, 0
+        self._ours: SdpMessage | None = None
+        """The last SDP of ours."""
+        self._offered: int | None = None
+        """Which INVITE was answered with an offer whose answer has not come yet."""
 
     async def open(self, host: str) -> None:
-        """Take a port of this machine's address `host` for the audio; raises `OSError` where none is free."""
+        """Take a port of this machine's address `host` for the audio; raises `CapacityError` where none is free."""
         port = _media_port(host, self._settings.sip_media_ports)
-        self._host, self._number = host, port.getsockname()[1]
+        self._public, self._number = self._settings.sip_public_address or host, port.getsockname()[1]
         self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=port)
 
     def close(self) -> None:
@@ -294,33 +294,40 @@ class _Line(asyncio.DatagramProtocol):
             duplicate=counts.duplicate, unreadable=counts.unreadable,
         )  # fmt: skip
 
-    def answer(self, offer: SdpMessage | None) -> SdpMessage:
-        """Answer an offer, or make one where the caller leaves that to us; raises `SdpNegotiationError`."""
-        self._answers += 1
-        number, public = str(self._number), self._settings.sip_public_address
-        if offer is None:
-            answer = build_sdp(self._host, self._number, PCMU, "PCMU", session_id=number, advertised_ip=public)
-        else:
-            answer, _ = negotiate_sdp(
-                offer, self._host, self._number, [PCMU, PCMA], session_id=number, advertised_ip=public
-            )
-            self._learn(offer)
-        answer.origin.session_version = str(self._answers)
-        if (audio := answer.audio) is not None:
-            sent = audio.direction
-            audio.attributes.pop(sent, None)
-            audio.attributes["recvonly" if sent in {"sendrecv", "recvonly"} else "inactive"] = []
-        return answer
+    def reply_to(self, invite: SipRequest) -> SdpMessage:
+        """Answer the offer of an INVITE, or make one where it has none; raises `Unsupported` as `answer` does."""
+        offer = sdp_of(invite.content_type, invite.text)
+        if offer is not None:
+            return self.answer(offer)
+        self._offered = _sequence(invite)
+        return self._say(offer_again(self._ours) if self._ours else first_offer(self._public, self._number))
 
-    def _learn(self, offer: SdpMessage) -> None:
-        audio, where = offer.audio, offer.rtp_address
-        assert audio is not None
-        self._formats.update({c.payload_type: None for c in audio.codecs if c.payload_type not in STATIC_FORMATS})
-        host = where[0] if where else ""
-        if host:
-            self._hosts = {self.call.source_addr[0], host}
-        on_hold = audio.direction in _NOT_SENDING or host == "0.0.0.0"  # noqa: S104 - how telephones hold (RFC 2543)
-        self.media.silent_s = None if on_hold else self._settings.sip_timeout
+    def answer(self, offer: SdpMessage) -> SdpMessage:
+        """Answer an offer; raises `Unsupported`, and then everything stays as it was."""
+        ours = answer_to(offer, self._public, self._number)
+        self._agree(terms_of(offer))
+        return self._say(ours)
+
+    def acknowledged(self, ack: SipRequest) -> None:
+        """Take the answer to an offer of ours; a caller who has no audio for us ends the call himself."""
+        if self._offered is None or _sequence(ack) != self._offered:
+            return
+        self._offered = None
+        with suppress(Unsupported):
+            answer = sdp_of(ack.content_type, ack.text)
+            self._agree(terms_of(answer) if answer else Terms(host="", on_hold=False, formats={}))
+
+    def _say(self, ours: SdpMessage) -> SdpMessage:
+        self._answers += 1
+        ours.origin.session_version = str(self._answers)
+        self._ours = ours
+        return ours
+
+    def _agree(self, terms: Terms) -> None:
+        self._formats.update(terms.formats)
+        if terms.host:
+            self._hosts = {self.call.source_addr[0], terms.host}
+        self.media.allow_silence(None if terms.on_hold else self._settings.sip_timeout)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Take a packet of the call's audio; its end is told by SIP, not here."""
@@ -339,4 +346,8 @@ def _media_port(host: str, ports: tuple[int, int] | None) -> socket.socket:
     for number in tried:
         with suppress(OSError):
             return open_port(host, number)
-    raise OSError("no port of --sip-media-ports is free")
+    raise CapacityError("no port of --sip-media-ports is free")
+
+
+def _sequence(request: SipRequest) -> int | None:
+    return request.cseq.seq if request.cseq else None

@@ -3,8 +3,9 @@
 A request that comes again, because our answer or theirs was lost, gets the last answer again and nobody hears of it
 (RFC 3261, 17.2). An INVITE that is refused gets its answer until it is acknowledged, and a BYE of ours goes out until
 it is answered. A call that goes through proxies takes their Record-Route back to the caller (12.1.1). A new INVITE is
-shown to `screen` before the user agent sees it. Answers go to the address that the request came from (RFC 3581), so
-nobody can have them sent elsewhere.
+shown to `screen` before the user agent sees it, and an ACK to `acknowledged`, for it may bring SDP, which the user
+agent does not look at. Answers go to the address
+that the request came from (RFC 3581), so nobody can have them sent elsewhere.
 
 What is kept for a request is dropped after `TIMER_H`, or earlier beyond `MAX_TRANSACTIONS`. Datagrams that cannot be
 read are let go.
@@ -69,9 +70,10 @@ class SipPort(SipTransport):
         address: Address,
         screen: Callable[[SipRequest, Address], Awaitable[bool]],
         knows: Callable[[str], bool],
+        acknowledged: Callable[[SipRequest], None],
     ) -> None:
         super().__init__(local_addr=address)
-        self._screen, self._knows = screen, knows
+        self._screen, self._knows, self._acknowledged = screen, knows, acknowledged
         self._seen: OrderedDict[Key, _Transaction] = OrderedDict()
         self._repeats: dict[Key, _Repeat] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -180,6 +182,8 @@ class SipPort(SipTransport):
         if self.on_message is None:
             return
         try:
+            if request.method.upper() == "ACK":
+                self._acknowledged(request)
             self.on_message(request, addr)
         except Exception as error:  # noqa: BLE001 - a message of a stranger must not end anything
             _log_failure(request, addr, error)
