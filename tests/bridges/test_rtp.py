@@ -8,12 +8,14 @@ from itertools import count
 from struct import pack
 
 import pytest
+import structlog
 
 from legs import Calls
-from vivavoce.bridges import rtp
+from vivavoce.bridges import refusals, rtp
+from vivavoce.bridges.refusals import Refusals
 from vivavoce.bridges.rtp import MAX_STRANGERS, RtpBridge
 from vivavoce.config import load_settings
-from vivavoce.errors import CapacityError, NotAllowed, SetupError, StoreError
+from vivavoce.errors import INVALID, CapacityError, InvalidConfig, NotAllowed, SetupError, StoreError
 from vivavoce.runtime.mailbox import Ending
 
 HOST, PORT = "192.0.2.1", 4000
@@ -183,6 +185,40 @@ async def test_a_port_that_is_taken_is_one_clear_line():
         async with door_for(Calls(), rtp_listen=f"127.0.0.1:{port}") as second:
             with pytest.raises(SetupError, match=rf"127\.0\.0\.1:{port}: .* --rtp-listen"):
                 await second.open()
+
+
+async def test_the_log_says_why_a_stream_is_refused_and_seldom():
+    """The parameter that is wrong, or the payload type that nobody knows; one packet alone may be anything."""
+    calls = Calls(InvalidConfig(INVALID, ["language must be known"]))
+    with structlog.testing.capture_logs() as lines:
+        async with door_for(calls, bridge_allow=f"{HOST},192.0.2.2") as door:
+            for number, kind in enumerate((13, 101, 97, 0, 97)):
+                door.hear(packet(number, kind=kind), HOST, PORT)
+            assert lines == []
+            for number in range(5, 8):
+                door.hear(packet(number, kind=97), HOST, PORT)
+            door._refusals._logged_at = float("-inf")
+            door.hear(packet(0), "192.0.2.2", PORT)
+            door.hear(packet(1), "192.0.2.2", PORT)
+            await until(lambda: len(lines) == 2)
+    assert [(line["event"], line["log_level"], line["peer"], line["reason"]) for line in lines] == [
+        ("call refused", "warning", HOST, "payload type 97 is not known; say what it means with --rtp-types"),
+        ("call refused", "warning", "192.0.2.2", "language must be known"),
+    ]
+
+
+async def test_refusals_are_logged_once_a_minute_for_a_peer_and_once_a_second_for_all(monkeypatch):
+    """Neither one sender nor many fill the log, and what is remembered of them has a bound."""
+    monkeypatch.setattr(refusals, "LOG_EVERY_S", 0)
+    monkeypatch.setattr(refusals, "MAX_PEERS", 2)
+    noted = Refusals("rtp")
+    with structlog.testing.capture_logs() as lines:
+        for peer in "aabcba":
+            noted.log(peer, "why")
+        monkeypatch.setattr(refusals, "LOG_EVERY_S", 60)
+        noted.log("d", "why")
+    assert [line["peer"] for line in lines] == ["a", "b", "c", "a"]
+    assert len(noted._logged) == 2
 
 
 async def test_nothing_listens_by_default():

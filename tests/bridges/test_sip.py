@@ -15,7 +15,7 @@ from aiosipua.message import SipRequest
 
 from legs import Calls
 from phone import OFFER, Phone, authorization, status
-from vivavoce.bridges.sip import SipBridge
+from vivavoce.bridges.sip import SipBridge, warning
 from vivavoce.bridges.sip_digest import NONCE_S, Digest
 from vivavoce.config import load_settings
 from vivavoce.errors import CapacityError, NotAllowed, RateExceeded, SetupError, StoreError
@@ -113,7 +113,9 @@ async def test_a_change_of_the_call_is_answered_and_hold_keeps_it():
         await asyncio.sleep(1.5)
         assert not calls.legs[0].hung_up
         await phone.say("INVITE", 3, body=OFFER.replace(" 9 8 0", " 9"))
-        assert status(await phone.hear()) == 488
+        refused = await phone.hear()
+        assert status(refused) == 488
+        assert 'Warning: 399 vivavoce "audio in G722, telephone-event is not taken, only in PCMU or PCMA"' in refused
         await phone.say("ACK", 3, branch="INVITE3one")
         await phone.say("INVITE", 4, body=OFFER)
         answer = await phone.hear()
@@ -239,9 +241,8 @@ async def test_a_password_opens_the_door_and_a_wrong_one_does_not():
     assert [call.id for call in calls.calls] == ["one"]
 
 
-async def test_wrong_passwords_are_logged_now_and_then_and_who_was_not_asked_yet_is_not(monkeypatch):
+async def test_wrong_passwords_are_logged_now_and_then_and_who_was_not_asked_yet_is_not():
     """A telephone that sends none at first has done nothing wrong."""
-    monkeypatch.setattr("vivavoce.bridges.sip.LOG_EVERY_S", 600)
     with structlog.testing.capture_logs() as lines:
         async with ringing(Calls(), sip_users="alice:secret") as (door, phone):
             lines.clear()
@@ -252,7 +253,10 @@ async def test_wrong_passwords_are_logged_now_and_then_and_who_was_not_asked_yet
                 header = authorization(asked, f"guess{number}")
                 await phone.say("INVITE", 2, body=OFFER, branch=f"g{number}", headers=[header])
             await until(lambda: len(door._port._seen) == 6 and not door._port._tasks)
-    assert lines == [{"event": "SIP call refused", "log_level": "info", "source": "127.0.0.1", "status": 401}]
+    reason = "the password is wrong, or its challenge is too old"
+    assert [(line["event"], line["peer"], line["status"], line["reason"]) for line in lines] == [
+        ("call refused", "127.0.0.1", 401, reason)
+    ]
 
 
 def test_an_answer_is_good_for_its_call_its_address_and_a_minute():
@@ -458,6 +462,21 @@ async def test_an_invitation_without_an_offer_is_not_answered_with_the_last_one(
         assert status(answer) == 200
         assert re.search(r"o=- \d+ 2 ", answer)
         assert re.search(r"m=audio \d+ RTP/AVP 8 101\r", answer)
+
+
+async def test_a_caller_and_the_log_learn_why_a_call_is_refused():
+    """The parameter that is wrong is named; quotes and line ends in it cannot break the header."""
+    with structlog.testing.capture_logs() as lines:
+        async with ringing(Calls()) as (_, phone):
+            await phone.say("INVITE", 1, body=OFFER, branch="x", headers=["X-Vivavoce-Endpointing: abc"])
+            answer = await phone.hear()
+            await phone.say("ACK", 1, branch="x")
+    assert status(answer) == 488
+    assert re.search(r'^Warning: 399 vivavoce ".*endpointing.* number"\r$', answer, re.MULTILINE)
+    (line,) = [line for line in lines if line["event"] == "call refused"]
+    assert (line["log_level"], line["bridge"], line["peer"], line["status"]) == ("warning", "sip", "127.0.0.1", 488)
+    assert "endpointing" in line["reason"]
+    assert warning('a "b"\r\n\\') == r'399 vivavoce "a \"b\"  \\"'
 
 
 async def test_a_port_that_is_taken_is_one_clear_line():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from vivavoce.bridges.calls import Call, parameters_of
+from vivavoce.bridges.refusals import Refusals, reason_of
 from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.reception.origin import is_in, is_loopback
@@ -39,9 +40,6 @@ NAME = "rtp"
 MAX_STRANGERS = 1024
 RETRY_S = 5.0
 """After this long a stream that goes on is answered, if what was in the way of it has passed."""
-
-LOG_EVERY_S = 1.0
-"""Refusals are logged no more often than this, so that a flood of packets is no flood of lines."""
 
 Key = tuple[str, int, int]
 """Address, port and SSRC."""
@@ -70,7 +68,7 @@ class RtpBridge:
         self._ignored: OrderedDict[Key, tuple[float, bool]] = OrderedDict()
         """Until when, and whether a packet that comes before puts it off."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._logged_at = float("-inf")
+        self._refusals = Refusals(NAME)
 
     async def open(self) -> None:
         """Listen on `rtp_listen`, if it is set."""
@@ -111,18 +109,23 @@ class RtpBridge:
                     self._consider(key, packet)
 
     def _consider(self, key: Key, packet: RtpPacket) -> None:
-        """Begin a stream with the second of two packets in sequence."""
-        form = self._formats.get(packet.payload_type)
-        if form is None or self._is_ignored(key):
+        """Begin a stream with the second of two packets in sequence; of types that are unknown, say so."""
+        known, form = packet.payload_type in self._formats, self._formats.get(packet.payload_type)
+        if (known and form is None) or self._is_ignored(key):
             return
         before = self._strangers.pop(key, None)
-        if before is None or (packet.sequence - before.sequence) % 65536 != 1:
+        if before is None or not self._follows(packet, before):
             _put(self._strangers, key, packet)
             return
-        settings = self._settings
-        if not is_in(key[0], settings.bridge_allow) and not is_loopback(key[0]):
+        if not self._may_call(key[0]):
             self._refuse(key, "a stream needs an address in --bridge-allow")
             return
+        if form is None:
+            _put(self._strangers, key, packet)
+            reason = f"payload type {packet.payload_type} is not known; say what it means with --rtp-types"
+            self._refusals.log(key[0], reason, port=key[1])
+            return
+        settings = self._settings
         if len(self._streams) >= settings.rtp_streams:
             metrics.REFUSALS.labels("rtp_streams").inc()
             self._refuse(key, "as many streams as --rtp-streams allows are open", retryable=True)
@@ -134,6 +137,13 @@ class RtpBridge:
         task = asyncio.create_task(self._serve(key, media, form.sample_rate), name=f"rtp-{key[0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _may_call(self, host: str) -> bool:
+        return is_in(host, self._settings.bridge_allow) or is_loopback(host)
+
+    def _follows(self, packet: RtpPacket, before: RtpPacket) -> bool:
+        known = [each.payload_type in self._formats for each in (packet, before)]
+        return (packet.sequence - before.sequence) % 65536 == 1 and known[0] is known[1]
 
     async def _serve(self, key: Key, media: RtpMedia, sample_rate: int) -> None:
         leg = None
@@ -156,7 +166,7 @@ class RtpBridge:
             else:
                 self._ignore(key)
         except VivavoceError as error:
-            self._refuse(key, str(error), retryable=error.retryable)
+            self._refuse(key, reason_of(error), retryable=error.retryable)
         finally:
             if self._streams.get(key) is media:
                 del self._streams[key]
@@ -169,15 +179,11 @@ class RtpBridge:
                 )  # fmt: skip
 
     def _refuse(self, key: Key, reason: str, *, retryable: bool = False) -> None:
-        metrics.CALLS.labels(NAME, "refused").inc()
-        now = asyncio.get_running_loop().time()
         if retryable:
-            _put(self._ignored, key, (now + RETRY_S, False))
+            _put(self._ignored, key, (asyncio.get_running_loop().time() + RETRY_S, False))
         else:
             self._ignore(key)
-        if now - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now
-            log.info("RTP stream refused", source=f"{key[0]}:{key[1]}", reason=reason)
+        self._refusals.count(key[0], reason, port=key[1])
 
     def _ignore(self, key: Key) -> None:
         """Ignore a stream until it has been silent for `rtp_timeout`."""

@@ -27,6 +27,7 @@ from aiosipua.uas import SipUAS
 
 from vivavoce import __version__
 from vivavoce.bridges.calls import Call, parameters_of
+from vivavoce.bridges.refusals import Refusals, reason_of
 from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
@@ -56,8 +57,8 @@ PARAMETER_HEADER = "x-vivavoce-"
 MAX_NAME_CHARS = 256
 """Of an address or a Call-ID, what is kept as metadata, which has a bound of its own."""
 
-LOG_EVERY_S = 1.0
-"""Callers who are turned away are logged no more often than this, so that a flood of them is no flood of lines."""
+MAX_WARNING_CHARS = 200
+"""Of the reason that a refused caller is told."""
 
 _PORT_TRIES = 50
 
@@ -78,7 +79,7 @@ class SipBridge:
         """Of calls that are on their way to the user agent, by Call-ID."""
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._logged_at = float("-inf")
+        self._refusals = Refusals(NAME)
 
     async def open(self) -> None:
         """Listen on `sip_listen`, if it is set."""
@@ -122,24 +123,25 @@ class SipBridge:
             return False
         if len(self._lines) + len(self._callers) >= self._settings.sip_calls:
             metrics.REFUSALS.labels("sip_calls").inc()
+            self._refusals.log(addr[0], "as many calls as --sip-calls allows are open", status=486)
             self._port.refuse(request, 486, "Busy Here")
             return False
         now = asyncio.get_running_loop().time()
         proven = self._digest is not None and self._digest.is_answered(request, addr[0], now)
         if self._digest is not None and not proven and not is_in(addr[0], self._settings.bridge_allow):
             if request.get_header("authorization"):
-                self._count_refusal(addr, 401)
+                self._refusals.count(addr[0], "the password is wrong, or its challenge is too old", status=401)
             challenge = self._digest.challenge(request, addr[0], now)
             self._port.refuse(request, 401, "Unauthorized", WWW_Authenticate=challenge)
             return False
         self._callers[call_id] = None  # the place is taken while we ask
         try:
             self._callers[call_id] = await self._calls.admit_peer(addr[0], signed=proven)
-        except NotAllowed:
-            self._count_refusal(addr, 403)
+        except NotAllowed as error:
+            self._refusals.count(addr[0], reason_of(error), status=403)
             self._port.refuse(request, 403, "Forbidden")
-        except CapacityError:
-            self._count_refusal(addr, 486)
+        except CapacityError as error:
+            self._refusals.count(addr[0], reason_of(error), status=486)
             self._port.refuse(request, 486, "Busy Here")
         finally:
             if self._callers[call_id] is None:
@@ -147,13 +149,6 @@ class SipBridge:
         # The user agent gets the call next, or cannot read it; either way the place is free then.
         asyncio.get_running_loop().call_soon(self._callers.pop, call_id, None)
         return call_id in self._callers
-
-    def _count_refusal(self, addr: Address, status: int) -> None:
-        metrics.CALLS.labels(NAME, "refused").inc()
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now
-            log.info("SIP call refused", source=addr[0], status=status)
 
     def _on_invite(self, call: IncomingCall) -> None:
         caller = self._callers.pop(call.call_id)
@@ -165,11 +160,11 @@ class SipBridge:
 
     def _on_reinvite(self, call: IncomingCall) -> None:
         """Answer a changed offer, or make one; an offer that cannot be met leaves the call as it was."""
-        assert self._port is not None
         try:
             call.accept(self._lines[call.call_id].reply_to(call.invite))
-        except Unsupported:
-            self._port.send_reply(call.dialog.create_response(call.invite, 488))
+        except Unsupported as error:
+            self._refusals.log(call.source_addr[0], reason_of(error), status=488)
+            self._reject(call, 488, "Not Acceptable Here", reason_of(error))
 
     def _on_ack(self, request: SipRequest) -> None:
         line = self._lines.get(request.call_id or "")
@@ -180,7 +175,8 @@ class SipBridge:
         try:
             line, offer = self._lines.get(call.call_id), sdp_of(request.content_type, request.text)
             return line.answer(offer) if line and offer else None
-        except Unsupported:
+        except Unsupported as error:
+            self._refusals.log(call.source_addr[0], reason_of(error), status=488)
             return None
 
     def _on_over(self, call: IncomingCall) -> None:
@@ -232,10 +228,17 @@ class SipBridge:
                 status, reason = 486, "Busy Here"
             case _:
                 status, reason = 500, "Server Internal Error"
-        metrics.CALLS.labels(NAME, "refused").inc()
-        log.info("SIP call refused", source=call.source_addr[0], status=status, error=type(error).__name__)
+        self._refusals.count(call.source_addr[0], reason_of(error), status=status)
         if call.dialog.state is not DialogState.TERMINATED:
-            call.reject(status, reason)
+            self._reject(call, status, reason, reason_of(error) if isinstance(error, RequestError) else "")
+            call.dialog.terminate()
+
+    def _reject(self, call: IncomingCall, status: int, reason: str, why: str) -> None:
+        assert self._port is not None
+        response = call.dialog.create_response(call.invite, status, reason)
+        if why:
+            response.headers.set_single("Warning", warning(why))
+        self._port.send_reply(response)
 
     def _call(self, call: IncomingCall, caller: Caller) -> Call:
         headers = {name.lower(): values[0] for name, values in call.invite.headers.items() if values}
@@ -351,3 +354,9 @@ def _media_port(host: str, ports: tuple[int, int] | None) -> socket.socket:
 
 def _sequence(request: SipRequest) -> int | None:
     return request.cseq.seq if request.cseq else None
+
+
+def warning(why: str) -> str:
+    """Give a reason as the value of a Warning header (RFC 3261, 20.43)."""
+    shown = "".join(char if char.isprintable() else " " for char in why[:MAX_WARNING_CHARS])
+    return '399 vivavoce "{}"'.format(shown.replace("\\", "\\\\").replace('"', '\\"'))
