@@ -464,6 +464,19 @@ async def test_an_invitation_without_an_offer_is_not_answered_with_the_last_one(
         assert re.search(r"m=audio \d+ RTP/AVP 8 101\r", answer)
 
 
+async def test_what_a_request_requires_and_we_do_not_know_is_named():
+    """420, also within a call; reliable answers that are not final may be required, for there are none."""
+    async with ringing(Calls()) as (_, phone):
+        await phone.say("INVITE", 1, body=OFFER, branch="x", headers=["Require: 100rel, foo", "Require: Bar"])
+        answer = await phone.hear()
+        assert status(answer) == 420
+        assert "Unsupported: foo, Bar\r" in answer
+        await phone.say("ACK", 1, branch="x", headers=["Require: foo"])
+        assert status(await phone.call(headers=["Require: 100rel"])) == 200
+        await phone.say("OPTIONS", 2, headers=["Require: foo"])
+        assert status(await phone.hear()) == 420
+
+
 async def test_a_caller_and_the_log_learn_why_a_call_is_refused():
     """The parameter that is wrong is named; quotes and line ends in it cannot break the header."""
     with structlog.testing.capture_logs() as lines:

@@ -4,7 +4,7 @@ A request that comes again, because our answer or theirs was lost, gets the last
 (RFC 3261, 17.2). An INVITE that is refused gets its answer until it is acknowledged, and a BYE of ours goes out until
 it is answered. A call that goes through proxies takes their Record-Route back to the caller (12.1.1). A new INVITE is
 shown to `screen` before the user agent sees it, and an ACK to `acknowledged`, for it may bring SDP, which the user
-agent does not look at. Answers go to the address
+agent does not look at. What requires an extension that we do not know is refused (8.2.2.3). Answers go to the address
 that the request came from (RFC 3581), so nobody can have them sent elsewhere.
 
 What is kept for a request is dropped after `TIMER_H`, or earlier beyond `MAX_TRANSACTIONS`. Datagrams that cannot be
@@ -34,6 +34,9 @@ log = structlog.get_logger()
 MAX_TRANSACTIONS = 4096
 MAX_SCREENED = 256
 DEFAULT_PORT = 5060
+EXTENSIONS = {"100rel"}
+"""What a request may require. Answers that are not final are never sent, so none of them needs to be reliable."""
+
 _FINAL, _REFUSAL = 200, 300
 
 Address = tuple[str, int]
@@ -152,7 +155,9 @@ class SipPort(SipTransport):
                 self._write(known.answer, known.to)
             return
         self._remember(key, request)
-        if method != "INVITE":
+        if method != "CANCEL" and (unknown := _unknown_extensions(request)):
+            self.refuse(request, 420, "Bad Extension", Unsupported=", ".join(unknown))
+        elif method != "INVITE":
             self._hand_over(request, addr)
         elif request.to_addr and request.to_addr.tag:
             if self._knows(request.call_id or ""):
@@ -230,6 +235,11 @@ class _Receiver(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self._port.take(data, (str(addr[0]), addr[1]))
+
+
+def _unknown_extensions(request: SipRequest) -> list[str]:
+    required = ",".join(request.get_header_values("require")).split(",")
+    return [name.strip() for name in required if name.strip() and name.strip().lower() not in EXTENSIONS]
 
 
 def _log_failure(request: SipRequest, addr: Address, error: Exception) -> None:
