@@ -221,6 +221,13 @@ async def test_refusals_are_logged_once_a_minute_for_a_peer_and_once_a_second_fo
     assert len(noted._logged) == 2
 
 
+async def test_a_port_that_nobody_could_call_is_not_opened():
+    """Where other machines can reach the port, somebody must be named who may."""
+    async with door_for(Calls(), rtp_listen="0.0.0.0:0", bridge_allow="") as door:
+        with pytest.raises(SetupError, match=r"--rtp-listen .*0\.0\.0\.0 is open.*--bridge-allow"):
+            await door.open()
+
+
 async def test_nothing_listens_by_default():
     """Without `rtp_listen` no port is opened."""
     async with door_for(Calls()) as door:

@@ -492,6 +492,12 @@ async def test_a_caller_and_the_log_learn_why_a_call_is_refused():
     assert warning('a "b"\r\n\\') == r'399 vivavoce "a \"b\"  \\"'
 
 
+async def test_a_port_that_nobody_could_call_is_not_opened():
+    """Where other machines can reach the port, somebody must be named who may; keys are no good here."""
+    with pytest.raises(SetupError, match=r"--sip-listen .*0\.0\.0\.0 is open.*--sip-users or --bridge-allow"):
+        await SipBridge(Calls(), load_settings(sip_listen="0.0.0.0:0")).open()
+
+
 async def test_a_port_that_is_taken_is_one_clear_line():
     """The error names the address and the setting."""
     async with ringing(Calls()) as (door, _):

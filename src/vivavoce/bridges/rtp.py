@@ -24,6 +24,7 @@ import structlog
 from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.refusals import Refusals, reason_of
 from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
+from vivavoce.config import option_names
 from vivavoce.errors import SetupError, VivavoceError
 from vivavoce.reception.origin import is_in, is_loopback
 from vivavoce.runtime import metrics
@@ -71,10 +72,15 @@ class RtpBridge:
         self._refusals = Refusals(NAME)
 
     async def open(self) -> None:
-        """Listen on `rtp_listen`, if it is set."""
+        """Listen on `rtp_listen`, if it is set; raises `SetupError` for an address that nobody could call."""
         if self._settings.rtp_listen is None:
             return
         host, port = self._settings.rtp_listen
+        if not is_loopback(host) and not self._settings.bridge_allow:
+            raise SetupError(
+                f"{option_names('rtp_listen')}: {host} is open to other machines, and RTP knows no keys; "
+                "name those that may call with --bridge-allow"
+            )
         try:
             listener = open_port(host, port)
         except OSError as error:

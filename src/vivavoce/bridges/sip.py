@@ -31,9 +31,10 @@ from vivavoce.bridges.refusals import Refusals, reason_of
 from vivavoce.bridges.rtp_media import ENCODING, RtpMedia, open_port
 from vivavoce.bridges.sip_digest import Digest
 from vivavoce.bridges.sip_port import Address, SipPort
+from vivavoce.config import option_names
 from vivavoce.config.values import users_in
 from vivavoce.errors import CapacityError, NotAllowed, RequestError, SetupError, Unsupported, VivavoceError
-from vivavoce.reception.origin import is_in
+from vivavoce.reception.origin import is_in, is_loopback
 from vivavoce.runtime import metrics
 from vivavoce.wire.call import request_of
 from vivavoce.wire.rtp import STATIC_FORMATS, Goodbye, RtpPacket, read
@@ -82,12 +83,18 @@ class SipBridge:
         self._refusals = Refusals(NAME)
 
     async def open(self) -> None:
-        """Listen on `sip_listen`, if it is set."""
+        """Listen on `sip_listen`, if it is set; raises `SetupError` for an address that nobody could call."""
         if self._settings.sip_listen is None:
             return
+        host, number = self._settings.sip_listen
+        if not is_loopback(host) and self._digest is None and not self._settings.bridge_allow:
+            raise SetupError(
+                f"{option_names('sip_listen')}: {host} is open to other machines, and SIP knows no keys; "
+                "name those that may call with --sip-users or --bridge-allow"
+            )
         # What strangers send is no news, and we say ourselves what becomes of calls.
         logging.getLogger("aiosipua").setLevel(logging.CRITICAL)
-        port = SipPort(self._settings.sip_listen, self._screen, self._lines.__contains__, self._on_ack)
+        port = SipPort((host, number), self._screen, self._lines.__contains__, self._on_ack)
         uas = SipUAS(port, user_agent=f"vivavoce/{__version__}")
         uas.on_invite, uas.on_reinvite, uas.on_update = self._on_invite, self._on_reinvite, self._on_update
         uas.on_bye = lambda call, _: self._on_over(call)
@@ -95,7 +102,6 @@ class SipBridge:
         try:
             await uas.start()
         except OSError as error:
-            host, number = self._settings.sip_listen
             raise SetupError(
                 f"cannot listen for SIP on {host}:{number}: {error.strerror}; choose another with --sip-listen"
             ) from error
