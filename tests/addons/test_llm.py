@@ -143,10 +143,14 @@ def test_an_answer_that_stays_wrong_is_an_error_after_two_questions():
         f'<think>maybe {{\'summary\'}} or {{"summary": "bad"}}</think>\n{GOOD}',
         '{"summary": "fine", "confidence": 0.9}',
         f"{{not json}} {GOOD}",
+        f'They said {{"summary": "bad"}}, so: {GOOD}',
+        '{"answer": {"summary": "fine"}}',
+        '{"summary": "fine", "parts": [{"summary": "bad"}]}',
+        f"{GOOD} {{}} {{",
     ],
 )
 def test_the_object_is_found_in_what_models_write_around_it(text):
-    """Fences, thoughts, politeness and more fields than asked for do no harm."""
+    """Fences, thoughts, quotes, politeness and more fields than asked for do no harm."""
     found = read_answer(text, Summary)
     assert found is not None
     assert found.summary == "fine"

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
-from itertools import islice
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -246,13 +245,21 @@ def connect(endpoint: LlmEndpoint) -> Llm:
 
 
 def read_answer(text: str, form: type[Form]) -> Form | None:
-    """Give the object in a model's text, past what it thought aloud and said around it; None without a right one."""
+    """Give the object in a model's text, past what it thought aloud and said around it; None without a right one.
+
+    Of several right ones the last one counts: models quote and draft before they answer.
+    """
     rest = text.rpartition("</think>")[2]
-    for brace in islice(re.finditer("{", rest), _MOST_BRACES):
+    answer, past = None, 0
+    for _ in range(_MOST_BRACES):
+        if (brace := rest.find("{", past)) < 0:
+            break
+        past = brace + 1
         with suppress(ValueError, RecursionError):
-            found, _ = json.JSONDecoder().raw_decode(rest, brace.start())
-            return form.model_validate_json(json.dumps(found))
-    return None
+            found, end = json.JSONDecoder().raw_decode(rest, brace)
+            answer = form.model_validate_json(json.dumps(found))
+            past = end
+    return answer
 
 
 class _Message(Answer):
