@@ -48,7 +48,7 @@ def test_a_translation_is_an_utterance_in_another_language():
     assert (found.target, new.language, new.text) == ("nl", "nl", "Goedemorgen. Hoe gaat het?")
     assert (new.id, new.channel, new.speaker) == (UTTERANCE.id, 1, 3)
     assert (new.start, new.end) == (2, 6)
-    assert all(word.confidence == UTTERANCE.confidence for word in new.words)
+    assert all((word.confidence, word.speaker) == (UTTERANCE.confidence, 3) for word in new.words)
 
 
 def test_a_translated_sentence_lies_over_its_own():

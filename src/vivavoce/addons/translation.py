@@ -207,8 +207,9 @@ def _timed(utterance: Utterance, pieces: Sequence[Sequence[Word]], translated: S
         translated = [" ".join(translated)]
     else:
         spans = [(words[0].start, words[-1].end) for words in pieces]
-    words: list[Word] = []
+    found: list[Word] = []
     for text, (start, end) in zip(translated, spans, strict=True):
         texts = text.split()
-        words += spread_words(texts, [utterance.confidence] * len(texts), start, end)
-    return tuple(words)
+        spread = spread_words(texts, [utterance.confidence] * len(texts), start, end)
+        found += (replace(word, speaker=utterance.speaker) for word in spread)
+    return tuple(found)
