@@ -131,7 +131,9 @@ def test_hours_of_speech_have_a_summary_no_longer_than_any():
 def answering(question):
     """Answer as a model would, each prompt in its form."""
     if "points" in question.body["response_format"]["json_schema"]["schema"]["properties"]:
-        return says('{"points": ["First.", "- Second\\nline.", ""]}')
+        return says(
+            r'{"points": ["First.", "- Second\nline.", "", "-", "* 3rd\n- 4 - 5", "10. - **Sixth**", "2.5 km"]}'
+        )
     return says('{"summary": " It was about books. "}')
 
 
@@ -148,7 +150,7 @@ def llm_summary(chat, kind, transcript, **endpoint):
     [
         ("general", "It was about books."),
         ("concise", "It was about books."),
-        ("bullet_points", "- First.\n- Second line."),
+        ("bullet_points", "- First.\n- Second line.\n- 3rd\n- 4 - 5\n- **Sixth**\n- 2.5 km"),
     ],
 )
 def test_a_language_model_is_asked_once_for_a_short_transcript(kind, wanted):
@@ -158,6 +160,12 @@ def test_a_language_model_is_asked_once_for_a_short_transcript(kind, wanted):
     [question] = chat.questions
     assert question.given == {"language": "en", "turns": [{"text": CALL.text}]}
     assert "library" not in question.system
+
+
+def test_points_of_markers_alone_are_none():
+    """The model is asked again, and then given up."""
+    with chatting(lambda _: says('{"points": ["- ", "*"]}')) as chat, pytest.raises(AddonError, match="form"):
+        llm_summary(chat, "bullet_points", CALL)
 
 
 def test_a_language_model_is_not_asked_about_nothing():

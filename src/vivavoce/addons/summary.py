@@ -7,6 +7,7 @@ as far as the endpoint's bound on questions lets them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ MAX_LETTERS = {"general": 4_000, "bullet_points": 4_000, "concise": 1_000, "part
 
 _SENTENCE_WORDS = 15
 _POINTS = (3, 10)
+_MARKER = re.compile(r"(?:^|\n)(?:\s*(?:[-*•–—]|\d{1,2}[.)])(?=\s|$))+")  # noqa: RUF001
 _LONG_WORD = 12
 _LEVELS = 4  # notes of notes of notes: more than any session has words for
 
@@ -107,13 +109,12 @@ class LlmSummary:
             return self._ask(f"summary_{self._kind}", given, most, deadline)
 
         def fits(answer: _Points) -> bool:
-            return any(map(str.strip, answer.points)) and sum(map(len, answer.points)) <= most
+            return any(map(_items, answer.points)) and sum(map(len, answer.points)) <= most
 
         found = self._llm.ask(
             "summary_bullet_points", given, _Points, fits=fits, within_s=_left_s(deadline), live=False
         )
-        points = [" ".join(point.split()).removeprefix("- ") for point in found.points]
-        return "\n".join(f"- {point}" for point in points if point)
+        return "\n".join(f"- {point}" for text in found.points for point in _items(text))
 
     def _notes(self, parts: Sequence[Mapping[str, Any]], deadline: float) -> list[str]:
         """Give notes of each part, in order; after the first failure no other part is begun."""
@@ -188,6 +189,11 @@ def _spoken_words(utterance: Utterance) -> int:
 def _written_words(text: str) -> int:
     """Count words, and every few letters of scripts without blanks as one."""
     return max(text.count(" ") + 1, len(text) // _LONG_WORD)
+
+
+def _items(text: str) -> list[str]:
+    """Give the points in what a language model wrote for one, without the markers that it may put before each."""
+    return [item for part in _MARKER.split(text) if (item := " ".join(part.split()))]
 
 
 def _windows(items: Sequence[Item], count: Callable[[Item], int]) -> list[list[Item]]:
