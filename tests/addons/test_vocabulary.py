@@ -236,6 +236,29 @@ def test_the_add_on_reads_the_contracts_options() -> None:
     assert parts.rule.rewrite(utterance(["we", "use", "glad", "ear"]), final=True).text == "we use Gladia"
 
 
+@pytest.mark.parametrize(
+    ("languages", "hints"),
+    [
+        ([], ("Gladia", "Scheveningen", "Leicester")),
+        (["en"], ("Gladia", "Leicester")),
+        (["nl"], ("Gladia", "Scheveningen")),
+        (["nl", "en"], ("Gladia", "Scheveningen", "Leicester")),
+    ],
+)
+def test_entries_that_are_not_to_be_expected_are_no_hints(languages, hints):
+    """Those of other languages than the session's, and those that only the same sound is to be taken for."""
+    listed = [
+        "Gladia",
+        {"value": "Scheveningen", "language": "nl"},
+        {"value": "Leicester", "language": "en"},
+        {"value": "Zero", "intensity": 0},
+    ]
+    parts = VocabularyAddon(AddonSettings()).open({"vocabulary": listed}, languages)
+    assert parts.hints == hints
+    none = VocabularyAddon(AddonSettings()).open({"vocabulary": listed, "default_intensity": 0}, languages)
+    assert none.hints == ()
+
+
 def mended(text: str, entry: str, weights: float, language: str = "en") -> tuple[str, list[str]]:
     """Give a text of unsure words as it is mended by an engine that weighs all others alike, and what was asked."""
     asked: list[str] = []

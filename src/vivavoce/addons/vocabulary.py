@@ -41,10 +41,10 @@ class VocabularyAddon:
         del settings
         Vocabulary([], DEFAULT_INTENSITY)
 
-    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:  # noqa: ARG002 (the protocol's)
+    def open(self, options: Mapping[str, Any], languages: Sequence[str]) -> AddonParts:
         """Give the rule of a session's `vocabulary`, and its entries for engines that take hints."""
         rule = Vocabulary.from_options(options)
-        return AddonParts(rule=rule, hints=rule.hints, mend=rule.mend)
+        return AddonParts(rule=rule, hints=rule.hints(languages), mend=rule.mend)
 
     def close(self) -> None:
         """Do nothing."""
@@ -89,10 +89,18 @@ class Vocabulary:
         ]
         return cls(entries, options.get("default_intensity", DEFAULT_INTENSITY))
 
-    @property
-    def hints(self) -> tuple[str, ...]:
-        """The entries as they are written, each once."""
-        return tuple(dict.fromkeys(entry.text for entry in self._entries))
+    def hints(self, languages: Sequence[str]) -> tuple[str, ...]:
+        """Give the entries as they are written, each once, that a session of these languages, or any, is to expect.
+
+        Those of other languages are none of them, and those with an intensity of 0 are not to be listened for.
+        """
+        return tuple(
+            dict.fromkeys(
+                entry.text
+                for entry in self._entries
+                if entry.intensity > 0 and (not languages or entry.language in {None, *languages})
+            )
+        )
 
     def rewrite(self, utterance: Utterance, *, final: bool) -> Utterance:  # noqa: ARG002 - partials are heard alike
         """Give the utterance with the entries that were heard in it; words elsewhere are the same objects as before."""
