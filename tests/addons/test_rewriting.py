@@ -51,11 +51,12 @@ def test_a_phrase_keeps_its_own_marks():
 
 
 def test_joined_phrases_are_found_in_any_number_of_words():
-    """With an empty joint, blanks do not count, up to as many words as were allowed."""
-    phrases = Phrases(joint="", more=1)
+    """With an empty joint, blanks do not count."""
+    phrases = Phrases(joint="")
     phrases.add("livekit", "LiveKit")
     assert phrases.find(["Live", "Kit."]) == [Replacement(first=0, stop=2, text="LiveKit", trail=".")]
-    assert phrases.find(["li", "ve", "kit"]) == []
+    assert phrases.find(list("alivekit")) == [Replacement(first=1, stop=8, text="LiveKit")]
+    assert phrases.find(["live", "ki"]) == phrases.find(["live", "kits"]) == []
 
 
 def test_as_many_words_as_before_keep_their_own_times():

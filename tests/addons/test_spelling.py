@@ -39,6 +39,23 @@ def test_variants_are_found_in_any_case_as_whole_words(text, becomes):
     assert spelled(dictionary, text) == becomes
 
 
+@pytest.mark.parametrize(
+    ("variant", "text", "becomes"),
+    [
+        ("背景", "我 在 背 景 。", "我 在 北京 。"),
+        ("背景", "在 背景, 背 景。", "在 北京, 北京。"),
+        ("背 景", "背景 背 景", "北京 北京"),
+        ("背景", "背 心 景", "背 心 景"),
+        ("X 光", "x 光 X光", "北京 北京"),
+        ("กรุง เทพ", "กรุงเทพ", "北京"),
+        ("glad ya", "gladya", "gladya"),
+    ],
+)
+def test_blanks_do_not_count_in_scripts_without(variant, text, becomes):
+    """Engines write a word for each character there, or any others."""
+    assert spelled({"北京": [variant]}, text) == becomes
+
+
 def test_the_longest_variant_wins():
     """`new york city` is not `new york` and a city."""
     assert spelled({"NY": ["new york"], "NYC": ["new york city"]}, "new york city in new york") == "NYC in NY"

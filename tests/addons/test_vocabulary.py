@@ -102,6 +102,19 @@ def test_names_that_nobody_said_are_not_heard_in_telephone_speech():
     assert replaced <= written / 200
 
 
+@pytest.mark.parametrize(
+    ("entry", "text", "becomes"),
+    [
+        ("RSVP", "please r s v p by friday", "please RSVP by friday"),
+        ("IEEE 802.11", "in I E E E 802.11, yes", "in IEEE 802.11, yes"),
+        ("LiveKit", "on l i v e k i t's site", "on LiveKit's site"),
+    ],
+)
+def test_an_entry_is_found_in_however_many_words_its_letters_are(entry, text, becomes):
+    """Engines write spelled words letter by letter."""
+    assert heard(text, entry) == becomes
+
+
 def test_an_entry_that_was_written_right_is_left_to_itself():
     """It is the same object, and no other entry takes a part of it."""
     before = utterance("Priya Raghunathan of Gladia, AT&T's".split())  # noqa: SIM905 - a line to read

@@ -161,7 +161,7 @@ class Listener(ABC):
     """What one edit costs at least, or hardly ever less."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self._same = rewriting.Phrases(_letters, joint="", more=MORE_WORDS)
+        self._same = rewriting.Phrases(_letters, joint="")
         for ending in ("", "'s"):
             for entry in entries:
                 self._same.add(entry.text + ending, entry.text + ending)

@@ -6,10 +6,11 @@ too: `c++,` is `c++` and a comma. What stays of them is written around the new t
 
 from __future__ import annotations
 
+import bisect
 import functools
-import itertools
+import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vivavoce.model import Utterance, Word, spread_words
@@ -19,6 +20,10 @@ _MOST_MARKS = 8
 
 _START = 2
 """Letters by which most words are told to start no phrase."""
+
+
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""A letter of a script without blanks between words; there engines write any part of a text as a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,11 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
+def unspaced(letter: str) -> bool:
+    """Tell whether a letter is of a script without blanks between words."""
+    return letter >= "\u0e00" and UNSPACED.match(letter) is not None
+
+
 def bare(text: str) -> tuple[str, str, str]:
     """Take a text apart into leading marks, the rest without marks at its ends, and trailing marks."""
     lead, trail = _marks(text), _marks(text[::-1])
@@ -52,27 +62,26 @@ def bare(text: str) -> tuple[str, str, str]:
 class Phrases:
     """Phrases to find, and what to write for each."""
 
-    def __init__(self, key: Callable[[str], str] = folded, joint: str = " ", more: int = 0) -> None:
+    def __init__(self, key: Callable[[str], str] = folded, joint: str = " ") -> None:
         """Make an empty table.
 
         Words are the same where `key` gives the same for them, phrases where their words' keys are the same with
-        `joint` between them. With an empty `joint`, `more` words than the longest phrase has may add up to a phrase.
+        `joint` between them. In scripts without blanks between words there is none: how a phrase is cut there does not
+        count. With an empty `joint` it does not count anywhere.
         """
         self._key = key
         self._joint = joint
-        self._more = more
-        self._lengths: set[int] = set()
         self._wanted: dict[str, str] = {}
+        self._sorted: list[str] = []
         self._starts: set[str] = set()
 
     def add(self, phrase: str, text: str) -> None:
         """Take up a phrase, unless there is one like it or nothing is left of it or of what to write."""
-        words = phrase.split()
-        key = self._joint.join(map(self._key, words))
-        if key.strip() and text.strip():
-            self._wanted.setdefault(key, text)
+        key = functools.reduce(self._joined, map(self._key, phrase.split()), "")
+        if key.strip() and text.strip() and key not in self._wanted:
+            self._wanted[key] = text
+            bisect.insort(self._sorted, key)
             self._starts.add(key[:_START])
-            self._lengths |= set(range(len(words) if self._joint else 1, len(words) + self._more + 1))
 
     def find(self, words: Sequence[str]) -> list[Replacement]:
         """Give the places of phrases, from the left, the longest first; none overlap."""
@@ -87,17 +96,33 @@ class Phrases:
 
     def _at(self, words: Sequence[str], first: int) -> Replacement | None:
         """Give the longest phrase that starts with a word; of equally long ones that with the most marks of its own."""
-        starts = [self._key(words[first][lead:])[:_START] for lead in range(_marks(words[first]) + 1)]
+        leads = range(_marks(words[first]) + 1)
+        starts = [self._key(words[first][lead:])[:_START] for lead in leads]
         if not any(len(start) < _START or start in self._starts or start[0] in self._starts for start in starts):
             return None
-        for stop in sorted((first + length for length in self._lengths if first + length <= len(words)), reverse=True):
-            for lead, trail in _ends(words[first], words[stop - 1]):
-                inside = " ".join(words[first:stop])
-                keys = [self._key(word) for word in inside[len(lead) : len(inside) - len(trail)].split(" ")]
-                text = self._wanted.get(self._joint.join(keys)) if keys[0] and keys[-1] else None
+        found = [place for lead in leads for place in self._from(words, first, lead)]
+        return max(found, key=lambda place: (place.stop, -len(place.lead) - len(place.trail)), default=None)
+
+    def _from(self, words: Sequence[str], first: int, lead: int) -> Iterator[Replacement]:
+        """Give the phrases that start behind so many marks of a word: as far as any phrase goes on like the words."""
+        before = ""
+        for stop in range(first + 1, len(words) + 1):
+            word = words[stop - 1] if before else words[first][lead:]
+            for trail in range(_marks(word[::-1]) + 1):
+                body = self._key(word[: len(word) - trail])
+                text = self._wanted.get(self._joined(before, body)) if body else None
                 if text is not None:
-                    return Replacement(first=first, stop=stop, text=text, lead=lead, trail=trail)
-        return None
+                    ends = words[first][:lead], word[len(word) - trail :]
+                    yield Replacement(first=first, stop=stop, text=text, lead=ends[0], trail=ends[1])
+            before = self._joined(before, self._key(word))
+            at = bisect.bisect_left(self._sorted, before)
+            if not before or at == len(self._sorted) or not self._sorted[at].startswith(before):
+                return
+
+    def _joined(self, before: str, after: str) -> str:
+        """Put a word's key behind those of the words before it."""
+        apart = before and after and not (unspaced(before[-1]) or unspaced(after[0]))
+        return f"{before}{self._joint}{after}" if apart else before + after
 
 
 def apply(utterance: Utterance, replacements: Sequence[Replacement]) -> Utterance:
@@ -123,15 +148,6 @@ def _marks(text: str) -> int:
         if unicodedata.category(letter)[0] not in "PS":
             return n
     return min(len(text), _MOST_MARKS)
-
-
-def _ends(head: str, tail: str) -> Sequence[tuple[str, str]]:
-    """Give the marks that may be cut off a phrase's first and last word, the fewest first."""
-    leads, trails = _marks(head), _marks(tail[::-1])
-    if not leads and not trails:
-        return (("", ""),)
-    ways = sorted(itertools.product(range(leads + 1), range(trails + 1)), key=sum)
-    return [(head[:lead], tail[len(tail) - trail :]) for lead, trail in ways]
 
 
 def _written(old: Sequence[Word], texts: Sequence[str]) -> tuple[Word, ...]:
