@@ -56,6 +56,25 @@ def test_blanks_do_not_count_in_scripts_without(variant, text, becomes):
     assert spelled({"北京": [variant]}, text) == becomes
 
 
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("ibm. Ask ibm, ibm? (ibm.)", "I.B.M. Ask I.B.M., I.B.M.? (I.B.M.)"),
+        ("yahoo! yahoo. yahoo? yahoo!?", "Yahoo! Yahoo! Yahoo!? Yahoo!?"),
+        ("gladya.", "Gladia."),
+    ],
+)
+def test_a_spelling_and_a_sentence_do_not_end_twice(text, becomes):
+    """A spelling's own final mark is enough."""
+    assert spelled({"I.B.M.": ["ibm"], "Yahoo!": ["yahoo"], "Gladia": ["gladya"]}, text) == becomes
+
+
+@pytest.mark.parametrize("variant", ["o'brien", "o’brien", "OʼBrien"])  # noqa: RUF001
+def test_apostrophes_are_one_letter(variant):
+    """Engines and keyboards write one or the other."""
+    assert spelled({"X": [variant]}, "O'Brien O’Brien's oʼbrien") == "X O’Brien's X"  # noqa: RUF001
+
+
 def test_the_longest_variant_wins():
     """`new york city` is not `new york` and a city."""
     assert spelled({"NY": ["new york"], "NYC": ["new york city"]}, "new york city in new york") == "NYC in NY"

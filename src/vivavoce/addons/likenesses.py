@@ -394,7 +394,7 @@ class Foreign(Listener):
 @functools.lru_cache(maxsize=20_000)
 def _letters(word: str) -> str:
     """Give a word as entries are told to be the same: without case and the hyphens, stops and apostrophes in it."""
-    return _JOINTS.sub("", rewriting.folded(word).replace("’", "'"))  # noqa: RUF001
+    return _JOINTS.sub("", rewriting.folded(word))
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -18,6 +18,10 @@ from vivavoce.model import Utterance, Word, spread_words
 _MOST_MARKS = 8
 """Punctuation marks at one end of a word that are looked at, which bounds the work."""
 
+_STOPS = ".。"
+_FINAL = f"{_STOPS}?!…？！"  # noqa: RUF001
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ′＇", "'"))  # noqa: RUF001
+
 _START = 2
 """Letters by which most words are told to start no phrase."""
 
@@ -28,7 +32,10 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """`text` instead of the words from `first` up to `stop`, between what is kept of their ends."""
+    """`text` instead of the words from `first` up to `stop`, between what is kept of their ends.
+
+    Where both the text and what is kept end it, as `I.B.M.` does a sentence, the text's own mark is enough.
+    """
 
     first: int
     stop: int
@@ -39,13 +46,15 @@ class Replacement:
     @property
     def written(self) -> list[str]:
         """The new words."""
-        return f"{self.lead}{self.text}{self.trail}".split()
+        ending, mark = self.text[-1:], self.trail[:1]
+        twice = mark and ending in _FINAL and mark in {ending, *_STOPS}
+        return f"{self.lead}{self.text}{self.trail[1:] if twice else self.trail}".split()
 
 
 @functools.lru_cache(maxsize=20_000)
 def folded(text: str) -> str:
-    """Give a text as it is compared: without case, and in one Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Give a text as it is compared: without case, in one Unicode form, and with one kind of apostrophe."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(_APOSTROPHES)
 
 
 def unspaced(letter: str) -> bool:
