@@ -115,6 +115,39 @@ def test_an_entry_is_found_in_however_many_words_its_letters_are(entry, text, be
     assert heard(text, entry) == becomes
 
 
+@pytest.mark.parametrize(
+    ("entry", "text", "becomes"),
+    [
+        ("BMW X5", "a b m w x five please", "a BMW X5 please"),
+        ("GPT-4", "we use g p t four daily", "we use GPT-4 daily"),
+        ("GPT-4o mini", "g p t four oh mini, now", "GPT-4o mini, now"),
+        ("SAP S/4HANA", "we run s a p s four hana", "we run SAP S/4HANA"),
+        ("AT&T", "call a t and t now", "call AT&T now"),
+    ],
+)
+def test_what_is_spelled_out_counts_as_one_word(entry, text, becomes):
+    """None of its letters is left over."""
+    assert heard(text, entry, confidence=0.6) == becomes
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "intensity", "becomes"),
+    [
+        *(("阿里巴巴", "我们用阿里巴巴的服务", intensity, "我们用阿里巴巴的服务") for intensity in (0.0, 0.5, 1.0)),
+        *(("微信支付", "我用微信支付买", intensity, "我用微信支付买") for intensity in (0.0, 0.5, 1.0)),
+        ("天天", "今天很好", 1.0, "今天很好"),
+        ("微信支付", "我用微信支持买", 1.0, "我用微信支付买"),
+        ("阿里巴巴", "用阿里巴吧", 1.0, "用阿里巴巴"),
+        ("株式会社任天堂", "株式会社任天党の", 0.5, "株式会社任天堂の"),
+        ("セブンイレブン", "セブンイレブで", 0.5, "セブンイレブンで"),
+    ],
+)
+def test_a_script_without_blanks_is_one_run_of_letters(entry, text, intensity, becomes):
+    """Engines write a word for each character there."""
+    rule = Vocabulary([VocabularyEntry(value=entry)], intensity)
+    assert rule.rewrite(utterance(list(text), language="zh"), final=True).text == becomes
+
+
 def test_an_entry_that_was_written_right_is_left_to_itself():
     """It is the same object, and no other entry takes a part of it."""
     before = utterance("Priya Raghunathan of Gladia, AT&T's".split())  # noqa: SIM905 - a line to read

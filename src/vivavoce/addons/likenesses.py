@@ -31,12 +31,13 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pocketsphinx
+from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
@@ -52,7 +53,8 @@ DEFAULT_INTENSITY = 0.5
 MOST_SOUNDS = 6
 """Ways to say an entry, or one of its pronunciations, that are compared."""
 MORE_WORDS = 2
-"""A window may have so many words more than the entry: an engine that does not know a name writes several for it."""
+"""A window may have so many words more than the entry: an engine that does not know a name writes several for it.
+What it spells letter by letter, or writes in a script without blanks, counts as one."""
 
 _BIAS, _BY_DISTANCE, _BY_WORTH = -4.93, -0.59, 0.48
 _BY_SURPRISE, _BY_DOUBT, _BY_WORD, _BY_SURENESS = 0.16, 0.37, -0.89, -1.57
@@ -76,6 +78,9 @@ _NEAREST, _WIDER, _FARTHEST = 0.2, 1.0, 0.8
 """Share of its worth that an entry may lose at intensity 0, by how much more at intensity 1, and the most at any."""
 _OTHER_LETTERS = 0.3
 """Share of wrong letters that is let pass at intensity 1, where there are no sounds to go by."""
+_FIRST_HAN, _OTHER_LENGTH = "\u3400", 0.01
+"""Engines take Chinese characters for others more than they leave some out: of windows as like an entry, the one that
+is as long counts."""
 _SHORT = 3
 """Letters of words that are taken for usual there."""
 _LEAST_PER_EDIT = 2.0
@@ -124,10 +129,14 @@ class _Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
-    """The words from `first` up to `stop`, by sound; `lead` and `trail` stay. `odds` is what speaks for any entry."""
+    """The words from `first` up to `stop`, by sound; `lead` and `trail` stay. `odds` is what speaks for any entry.
+
+    `words` is how many they count as, what was spelled letter by letter as one.
+    """
 
     first: int
     stop: int
+    words: int
     lead: str
     trail: str
     sound: str
@@ -213,9 +222,16 @@ class Listener(ABC):
         confidences = [word.confidence for word in words]
         if min(confidences, default=1.0) >= 1.0:
             confidences = [_UNKNOWN_CONFIDENCE] * len(words)
-        windows = self._windows([word.text for word in words], confidences, taken)
+        lengths = self._lengths(self._farthest if spare else self._most)
+        windows = self._windows([word.text for word in words], confidences, taken, lengths)
         some_at_once = iter(lambda: list(islice(windows, _AT_ONCE)), [])
         return [one for some in some_at_once for one in self._heard(some, spare)]
+
+    def _lengths(self, most: NDArray[np.float64]) -> range:
+        """Give the lengths of sounds that no form is farther from than it may be."""
+        edits = most // self._per_edit
+        letters = np.array([len(form.sound) for form in self._forms])
+        return range(int((letters - edits).min(initial=LONGEST_SOUND)), int((letters + edits).max(initial=0)) + 1)
 
     def _stays(self, same: Replacement, texts: Sequence[str]) -> bool:
         """Tell whether an entry's letters are left as they stand: nothing would change, or the case of a usual word."""
@@ -223,30 +239,38 @@ class Listener(ABC):
         after = " ".join(same.written)
         return before == after or (before.lower() == after.lower() and self._usual(same.text))
 
-    def _windows(self, texts: Sequence[str], confidences: Sequence[float], taken: set[int]) -> Iterator[_Window]:
+    def _windows(
+        self, texts: Sequence[str], confidences: Sequence[float], taken: set[int], lengths: range
+    ) -> Iterator[_Window]:
         """Give the runs of words that may be misheard: not beyond the end of a sentence or into a taken word."""
         bare = [rewriting.bare(text) for text in texts]
         said = [self._sound(body) if n not in taken else "" for n, (_, body, _) in enumerate(bare)]
         odds = [self._for_word(body, sure) for (_, body, _), sure in zip(bare, confidences, strict=True)]
         sure = [self._sureness(confidence) for confidence in confidences]
+        pairs = [(before, after) for (_, before, _), (_, after, _) in pairwise(bare)]
+        blanks = [0, *accumulate(not _run_on(*pair) for pair in pairs)]
+        own = [0, *accumulate(not (_run_on(*pair) or _spelled(*pair)) for pair in pairs)]
         most_words = int(self._words.max(initial=0))
         for first in (n for n, sound in enumerate(said) if sound):
-            for stop in range(first + 1, min(first + most_words, len(texts)) + 1):
-                if stop - 1 in taken:
+            for stop in range(first + 1, len(texts) + 1):
+                words = 1 + own[stop - 1] - own[first]
+                if stop - 1 in taken or words > most_words:
                     break
                 lead, (_, body, trail) = bare[first][0], bare[stop - 1]
+                more = _BY_WORD * (blanks[stop - 1] - blanks[first]) + max(sure[first:stop])
                 for ending in ("", *_POSSESSIVE.findall(body)):
                     last = self._sound(body.removesuffix(ending)) if ending else said[stop - 1]
-                    if not last:
-                        continue
-                    yield _Window(
-                        first=first,
-                        stop=stop,
-                        lead=lead,
-                        trail=ending + trail,
-                        sound=sounds.joined([*said[first : stop - 1], last]),
-                        odds=sum(odds[first:stop]) + _BY_WORD * (stop - first - 1) + max(sure[first:stop]),
-                    )
+                    sound = sounds.joined([*said[first : stop - 1], last])
+                    if last and len(sound) in lengths:
+                        yield _Window(
+                            first=first,
+                            stop=stop,
+                            words=words,
+                            lead=lead,
+                            trail=ending + trail,
+                            sound=sound,
+                            odds=sum(odds[first:stop]) + more,
+                        )
                 if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
                     break
 
@@ -254,7 +278,7 @@ class Listener(ABC):
         """Give the forms that were heard in windows, and those that lack up to `spare` of odds."""
         rooms = self._odds + np.array([window.odds for window in windows])[:, None] + spare
         rooms = np.minimum(rooms / -_BY_DISTANCE, self._farthest if spare else self._most)
-        rooms[np.array([window.stop - window.first for window in windows])[:, None] > self._words] = -1.0
+        rooms[np.array([window.words for window in windows])[:, None] > self._words] = -1.0
         edits = cdist(
             [window.sound for window in windows],
             [form.sound for form in self._forms],
@@ -306,6 +330,16 @@ class Listener(ABC):
     @abstractmethod
     def _distance(self, one: str, other: str, limit: float) -> float:
         """Give how far two sounds are from each other, infinity beyond the limit."""
+
+
+def _run_on(before: str, after: str) -> bool:
+    """Tell whether nothing parts two words: an engine cuts a text as it likes in scripts without blanks."""
+    return bool(before and after) and (rewriting.unspaced(before[-1]) or rewriting.unspaced(after[0]))
+
+
+def _spelled(before: str, after: str) -> bool:
+    """Tell whether two words are letters of what is spelled out."""
+    return len(before) == len(after) == 1 and before.isalpha() and after.isalpha()
 
 
 def _places(replacements: Sequence[Replacement]) -> set[int]:
@@ -388,7 +422,8 @@ class Foreign(Listener):
 
     def _distance(self, one: str, other: str, limit: float) -> float:
         edits = Levenshtein.distance(one, other)
-        return float(edits) if edits <= limit else math.inf
+        unlike = _OTHER_LENGTH * abs(len(one) - len(other)) if other[-1] >= _FIRST_HAN else 0.0
+        return edits + unlike if edits <= limit else math.inf
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -60,7 +60,7 @@ _ANYTHING = 0.03
 _LEAST_PUT_IN = 0.02
 """What it costs at least to hear a phone that was not said."""
 
-_REPEATED = re.compile(r"(.)\1+")
+_REPEATED = re.compile(r"([^\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\1+")
 
 _PHONES = [*_VOWELS, *_CONSONANTS.split()]
 _LETTERS = {phone: chr(ord("A") + n) for n, phone in enumerate(_PHONES)}
@@ -73,7 +73,7 @@ def sound(phones: pronounce.Phones) -> str:
 
 
 def joined(sounds: Sequence[str]) -> str:
-    """Give sounds said one after the other as one."""
+    """Give sounds said one after the other as one; of equal neighbours one is kept, unless they are syllables."""
     return _REPEATED.sub(r"\1", "".join(sounds))
 
 
