@@ -191,6 +191,7 @@ class Listener(ABC):
         self._most = np.array([form.most for form in self._forms])
         self._farthest = _FARTHEST_DOUBTED * np.array([self._worth(form.sound) for form in self._forms])
         self._odds = np.array([form.odds for form in self._forms])
+        self._lengths, self._doubted_lengths = self._reach(self._most), self._reach(self._farthest)
 
     def find(self, words: Sequence[Word]) -> list[Replacement]:
         """Give what is to be written where; none overlap."""
@@ -222,16 +223,15 @@ class Listener(ABC):
         confidences = [word.confidence for word in words]
         if min(confidences, default=1.0) >= 1.0:
             confidences = [_UNKNOWN_CONFIDENCE] * len(words)
-        lengths = self._lengths(self._farthest if spare else self._most)
+        lengths = self._doubted_lengths if spare else self._lengths
         windows = self._windows([word.text for word in words], confidences, taken, lengths)
         some_at_once = iter(lambda: list(islice(windows, _AT_ONCE)), [])
         return [one for some in some_at_once for one in self._heard(some, spare)]
 
-    def _lengths(self, most: NDArray[np.float64]) -> range:
-        """Give the lengths of sounds that no form is farther from than it may be."""
-        edits = most // self._per_edit
-        letters = np.array([len(form.sound) for form in self._forms])
-        return range(int((letters - edits).min(initial=LONGEST_SOUND)), int((letters + edits).max(initial=0)) + 1)
+    def _reach(self, most: NDArray[np.float64]) -> frozenset[int]:
+        """Give the lengths of sounds that are no farther from every form than it may be."""
+        edits = {(len(form.sound), int(limit // self._per_edit)) for form, limit in zip(self._forms, most, strict=True)}
+        return frozenset(length for said, more in edits for length in range(said - more, said + more + 1))
 
     def _stays(self, same: Replacement, texts: Sequence[str]) -> bool:
         """Tell whether an entry's letters are left as they stand: nothing would change, or the case of a usual word."""
@@ -240,7 +240,7 @@ class Listener(ABC):
         return before == after or (before.lower() == after.lower() and self._usual(same.text))
 
     def _windows(
-        self, texts: Sequence[str], confidences: Sequence[float], taken: set[int], lengths: range
+        self, texts: Sequence[str], confidences: Sequence[float], taken: set[int], lengths: frozenset[int]
     ) -> Iterator[_Window]:
         """Give the runs of words that may be misheard: not beyond the end of a sentence or into a taken word."""
         bare = [rewriting.bare(text) for text in texts]
@@ -250,18 +250,18 @@ class Listener(ABC):
         pairs = [(before, after) for (_, before, _), (_, after, _) in pairwise(bare)]
         blanks = [0, *accumulate(not _run_on(*pair) for pair in pairs)]
         own = [0, *accumulate(not (_run_on(*pair) or _spelled(*pair)) for pair in pairs)]
-        most_words = int(self._words.max(initial=0))
+        most_words, longest = int(self._words.max(initial=0)), max(lengths, default=0)
         for first in (n for n, sound in enumerate(said) if sound):
             for stop in range(first + 1, len(texts) + 1):
                 words = 1 + own[stop - 1] - own[first]
                 if stop - 1 in taken or words > most_words:
                     break
                 lead, (_, body, trail) = bare[first][0], bare[stop - 1]
-                more = _BY_WORD * (blanks[stop - 1] - blanks[first]) + max(sure[first:stop])
                 for ending in ("", *_POSSESSIVE.findall(body)):
                     last = self._sound(body.removesuffix(ending)) if ending else said[stop - 1]
                     sound = sounds.joined([*said[first : stop - 1], last])
                     if last and len(sound) in lengths:
+                        against = _BY_WORD * (blanks[stop - 1] - blanks[first]) + max(sure[first:stop])
                         yield _Window(
                             first=first,
                             stop=stop,
@@ -269,9 +269,10 @@ class Listener(ABC):
                             lead=lead,
                             trail=ending + trail,
                             sound=sound,
-                            odds=sum(odds[first:stop]) + more,
+                            odds=sum(odds[first:stop]) + against,
                         )
-                if _SENTENCE_END.search(texts[stop - 1]) or sum(map(len, said[first:stop])) > self._longest:
+                length = sum(map(len, said[first:stop]))
+                if length > self._longest or len(sound) > longest or _SENTENCE_END.search(texts[stop - 1]):
                     break
 
     def _heard(self, windows: Sequence[_Window], spare: float) -> list[Doubt]:
@@ -283,6 +284,7 @@ class Listener(ABC):
             [window.sound for window in windows],
             [form.sound for form in self._forms],
             scorer=Levenshtein.distance,
+            score_cutoff=max(int(rooms.max() // self._per_edit), 0),
         )
         slack = rooms - edits * self._per_edit
         near = np.argwhere(slack >= 0)
