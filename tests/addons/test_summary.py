@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,6 +93,19 @@ def test_a_sentence_cut_by_an_utterance_is_joined():
 def test_a_pause_ends_a_sentence_without_a_mark():
     """Speech that was left hanging is not joined with what is said later."""
     assert len(extract(talk("So the bridge", "is closed", pause_s=5), Budget(sentences=9, words=99))) == 2
+
+
+def test_speech_without_any_mark_has_a_summary_as_short_as_any():
+    """It is cut where somebody paused, or anywhere; in a script without blanks too."""
+    endless = " ".join(f"word{nth % 89}" for nth in range(1200))
+    for kind, most in [("general", 120), ("bullet_points", 8 * 30), ("concise", 50)]:
+        assert 20 <= len(ExtractiveSummary(kind).look(talk(endless)).replace("- ", "").split()) <= most
+    before, after = said("a " * 30), said("b " * 25, 15.5)
+    paused = replace(before, words=before.words + after.words)
+    assert extract(Transcript(utterances=(paused,)), Budget(sentences=9, words=99)) == [
+        before.text,
+        after.text,
+    ]
 
 
 def test_what_is_said_twice_is_taken_once():

@@ -24,6 +24,9 @@ PAUSE_S = 1.5
 MAX_SENTENCE_WORDS = 40
 """Words after which an utterance's end is a sentence's end: not every engine writes stops."""
 
+LONGEST_SENTENCE_WORDS = 50
+"""Words beyond which a sentence is cut, in parts of `MAX_SENTENCE_WORDS` at most."""
+
 _FEWEST_WORDS = 4  # shorter sentences tell nothing by themselves
 _DAMPING = 0.85
 _ROUNDS = 60
@@ -83,7 +86,20 @@ def _sentences(transcript: Transcript) -> Iterator[str]:
             pending.append(word)
         open_ones[voice] = pending
     for words in sorted(found, key=lambda words: words[0].start):
-        yield " ".join(word.text for word in words)
+        for part in _parts(words):
+            yield " ".join(word.text for word in part)
+
+
+def _parts(words: list[Word]) -> Iterator[list[Word]]:
+    """Cut what is too long for a sentence at the longest silences in it; parts have half of the most words at least."""
+    least = MAX_SENTENCE_WORDS // 2
+    while len(words) > LONGEST_SENTENCE_WORDS:
+        most = min(MAX_SENTENCE_WORDS, len(words) - least)
+        silences = [words[at].start - words[at - 1].end for at in range(least, most + 1)]
+        at = least + max(range(len(silences)), key=lambda nth: (round(silences[nth], 2), nth))
+        yield words[:at]
+        words = words[at:]
+    yield words
 
 
 def _voice(utterance: Utterance) -> tuple[int, int | None]:
