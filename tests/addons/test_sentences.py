@@ -21,12 +21,20 @@ from vivavoce.addons.sentences import sentences
         ("No. I did not", ["No.", "I did not"]),
         ("no marks at all", ["no marks at all"]),
         ("你好。 再见。", ["你好。", "再见。"]),
+        ("你好。再见！”他说。 走", ["你好。", "再见！”他说。", "走"]),  # noqa: RUF001
         ("", []),
     ],
 )
 def test_sentences_end_at_their_marks(text, wanted):
     """And not at those of abbreviations and initials."""
     assert [" ".join(texts(sentence)) for sentence in sentences(said(text).words)] == wanted
+
+
+def test_a_word_of_two_sentences_shares_its_time():
+    """Its parts are as sure and as loud as it was, and touch."""
+    (one,), (other,) = sentences(said("你好。再见。", 1, 2).words)
+    assert (one.start, one.end, other.start, other.end) == (1, 1.5, 1.5, 2)
+    assert one.confidence == other.confidence == 0.9
 
 
 @given(st.lists(st.text(alphabet='aB.?!"…', min_size=1, max_size=4)))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.addons.sentences import ends_sentence
+from vivavoce.addons.rewriting import UNSPACED
+from vivavoce.addons.sentences import cut, ends_sentence
 from vivavoce.model import Transcript, Utterance, Word
 
 PAUSE_S = 1.5
@@ -34,7 +35,7 @@ _SETTLED = 1e-6
 _ALIKE = 0.6
 
 # Scripts without blanks between words are read letter by letter.
-_TOKEN = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
+_TOKEN = re.compile(rf"{UNSPACED.pattern}|\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Budget:
 def extract(transcript: Transcript, budget: Budget) -> list[str]:
     """Give the most telling sentences, in the order in which they were said; none of a transcript without words."""
     said = list(_sentences(transcript))
-    if sum(sentence.count(" ") + 1 for sentence in said) <= budget.words and len(said) <= budget.sentences:
+    if sum(map(_length, said)) <= budget.words and len(said) <= budget.sentences:
         return said
     tokens = [[token.casefold() for token in _TOKEN.findall(sentence)] for sentence in said]
     telling = [nth for nth, of_one in enumerate(tokens) if len(of_one) >= _FEWEST_WORDS]
@@ -60,7 +61,7 @@ def extract(transcript: Transcript, budget: Budget) -> list[str]:
     taken: list[int] = []
     room = budget.words
     for best in np.argsort(-ranks, kind="stable"):
-        length = said[telling[best]].count(" ") + 1
+        length = _length(said[telling[best]])
         if (taken and length > room) or any(_cosine(vectors[best], vectors[other]) > _ALIKE for other in taken):
             continue
         taken.append(int(best))
@@ -73,21 +74,21 @@ def extract(transcript: Transcript, budget: Budget) -> list[str]:
 def _sentences(transcript: Transcript) -> Iterator[str]:
     """Give the sentences of each voice, joined over utterances that end within one, by their beginnings."""
     open_ones: dict[tuple[int, int | None], list[Word]] = {}
-    found: list[list[Word]] = []
+    found: list[tuple[list[Word], Utterance]] = []
     for utterance in transcript.utterances:
         voice = _voice(utterance)
         pending = open_ones.get(voice, [])
         if pending and (utterance.start - pending[-1].end > PAUSE_S or len(pending) >= MAX_SENTENCE_WORDS):
             pending = []
-        for word in utterance.words:
+        for word in cut(utterance.words):
             if not pending or ends_sentence(pending[-1].text, word.text):
                 pending = []
-                found.append(pending)
+                found.append((pending, utterance))
             pending.append(word)
         open_ones[voice] = pending
-    for words in sorted(found, key=lambda words: words[0].start):
+    for words, utterance in sorted(found, key=lambda each: each[0][0].start):
         for part in _parts(words):
-            yield " ".join(word.text for word in part)
+            yield replace(utterance, words=tuple(part)).text
 
 
 def _parts(words: list[Word]) -> Iterator[list[Word]]:
@@ -100,6 +101,11 @@ def _parts(words: list[Word]) -> Iterator[list[Word]]:
         yield words[:at]
         words = words[at:]
     yield words
+
+
+def _length(sentence: str) -> int:
+    """Count the words of a sentence; where there are no blanks between them, its letters."""
+    return sentence.count(" ") + 1 + len(UNSPACED.findall(sentence))
 
 
 def _voice(utterance: Utterance) -> tuple[int, int | None]:

@@ -5,14 +5,17 @@ A stop does not end a sentence after an abbreviation or a single letter, nor bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
-from vivavoce.model import Word
+from vivavoce.model import Word, spread_words
 
 _CLOSING = "\"'”’»)]}"  # noqa: RUF001
 _OPENING = "\"'“‘«([¿¡"  # noqa: RUF001
 _SURE_ENDS = ("?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001
+_GLUED = re.compile(r"(?<=[。？！])(?=\w)")  # noqa: RUF001
 
 # One string, since a list would be broken into dozens of lines.
 _ABBREVIATED = (
@@ -39,7 +42,21 @@ def ends(texts: Sequence[str]) -> list[int]:
     return [*found, len(texts)] if texts else []
 
 
+def cut(words: Sequence[Word]) -> list[Word]:
+    """Part words behind full-width stops, after which Chinese and Japanese write no blank."""
+    found: list[Word] = []
+    for word in words:
+        texts = _GLUED.split(word.text)
+        if len(texts) == 1:
+            found.append(word)
+            continue
+        spread = spread_words(texts, [word.confidence] * len(texts), word.start, word.end)
+        found += (replace(each, speaker=word.speaker) for each in spread)
+    return found
+
+
 def sentences(words: Sequence[Word]) -> list[tuple[Word, ...]]:
-    """Split words into sentences; every word is in one, in order."""
+    """Split words into sentences; every word is in one, in order, or its parts are in several."""
+    words = cut(words)
     stops = ends([word.text for word in words])
     return [tuple(words[first:stop]) for first, stop in pairwise([0, *stops])]

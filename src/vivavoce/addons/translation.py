@@ -83,7 +83,7 @@ class UtteranceTranslation:
         if utterance.language == self._target or not utterance.words:
             return Translation(target=self._target, utterance=replace(utterance, language=self._target))
         pieces = sentences(utterance.words) if self._manner.match_original_utterances else [utterance.words]
-        texts = tuple(" ".join(word.text for word in words) for words in pieces)
+        texts = tuple(replace(utterance, words=tuple(words)).text for words in pieces)
         piece = Piece(
             source=utterance.language,
             target=self._target,
