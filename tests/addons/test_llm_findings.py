@@ -47,6 +47,13 @@ def test_each_sentence_is_judged():
     assert question.given["before"] == [f"Number {n}." for n in range(4, 9)]
 
 
+def test_sentences_are_written_as_their_language_is():
+    """Without blanks where it has none, however the engine cut it into words."""
+    utterance = said("你 好。 再 见。", language="zh")
+    found, [question] = look(LlmSentiment, utterance, judged(("neutral", "neutral"), ("neutral", "neutral")))
+    assert [each.text for each in found] == question.given["sentences"] == ["你好。", "再见。"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [

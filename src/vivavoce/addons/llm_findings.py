@@ -7,6 +7,7 @@ stands in the utterance, so one that the model or a caller made up is dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from vivavoce.addons.llm import Answer, Llm
@@ -64,7 +65,7 @@ class LlmSentiment:
         said = sentences(utterance.words)
         if not said:
             return ()
-        texts = [" ".join(word.text for word in words) for words in said]
+        texts = [replace(utterance, words=words).text for words in said]
         given = {"sentences": texts, "before": texts_before(before)}
         answer = self._llm.ask(
             "sentiment", given, _Judgements, fits=lambda it: len(it.sentences) == len(said), within_s=self._within_s
