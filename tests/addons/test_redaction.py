@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entity_table import Row, sentences, table, utterance
+from entity_table import row as read
 from vivavoce.addons.entities import KINDS, RULE_KINDS, find
 from vivavoce.addons.redaction import DEFAULT_KINDS, MASK, NUMBER_KINDS, PiiRedaction, Redaction
 from vivavoce.errors import InvalidConfig
@@ -234,6 +235,85 @@ def test_a_card_with_a_wrong_digit_is_hidden_all_the_same() -> None:
         "take [NUMBER_1] and then go on please"
     )
     assert redacted("it is 4111 1111 1111 1111 123 on the back of it") == "it is [CREDIT_CARD_1] on the back of it"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("(415)555-2671 ok", "([PHONE_NUMBER_1] ok"),
+        ("call 1(800)555-1234 ok", "call [PHONE_NUMBER_1] ok"),
+        ("call 415–555–2671 ok", "call [PHONE_NUMBER_1] ok"),  # noqa: RUF001
+        ("call 415‑555‑2671 ok", "call [PHONE_NUMBER_1] ok"),  # noqa: RUF001
+        ("call tel:+14155552671 ok", "call [PHONE_NUMBER_1] ok"),
+        ("de| meine Nummer 0171/2345678 also", "meine Nummer [PHONE_NUMBER_1] also"),
+        ("nl| mijn nummer 06.12345678 dus", "mijn nummer [PHONE_NUMBER_1] dus"),
+        ("card 4532–0151–1283–0366 ok then", "card [CREDIT_CARD_1] ok then"),  # noqa: RUF001
+        ("card 4532 – 0151 – 1283 – 0366 ok then", "card [CREDIT_CARD_1] ok then"),  # noqa: RUF001
+        ("card 4532_0151_1283_0366 ok then", "card [CREDIT_CARD_1] ok then"),
+        ("#4532015112830366's ok then", "#[CREDIT_CARD_1] ok then"),
+        ("it is 4532015112830366/123 ok then", "it is [NUMBER_1] ok then"),
+        ("they said 4532015112830366—thanks for that", "they said [CREDIT_CARD_1] for that"),
+        ("my social is 123–45–6789 ok then", "my social is [NUMBER_1] ok then"),  # noqa: RUF001
+        ("GB29-NWBK-6016-1331-9268-19 ok then", "[IBAN_1] ok then"),
+        ("account AB-12345678 ok then", "account [NUMBER_1] ok then"),
+        ("it is four-five-three-two zero-one-five-one one-two-eight-three zero-three-six-six", "it is [CREDIT_CARD_1]"),
+        ("4,532,015,112,830,366", "[CREDIT_CARD_1]"),
+        ("my number is 4,155,552,671", "my number is [PHONE_NUMBER_1]"),
+        ("my account number is 12,345,678", "my account number is [NUMBER_1]"),
+        ("call 4155552671— thanks", "call [PHONE_NUMBER_1]— thanks"),
+        ("john@example.com- thanks", "[EMAIL_ADDRESS_1]- thanks"),
+        ("*john@example.com* thanks", "*[EMAIL_ADDRESS_1]* thanks"),
+        ("alice@example.com;bob@example.com", "[EMAIL_ADDRESS_1]"),
+        ("alice@example.com/bob@example.com", "[EMAIL_ADDRESS_1]"),
+        ("write to john@ example.com", "write to [EMAIL_ADDRESS_1]"),
+        ("it is J. O. H. N. at example.com", "it is [EMAIL_ADDRESS_1]"),
+        ("ar| 0501234567، شكرا", "[NUMBER_1]، شكرا"),
+        ("ar| رقمي ٠٥٠١٢٣٤٥٦٧ شكرا", "رقمي [NUMBER_1] شكرا"),
+        ("hi| मेरा john@example.com।", "मेरा [EMAIL_ADDRESS_1]।"),
+        ("zh| 邮 箱 是 john@example.com。", "邮箱是[EMAIL_ADDRESS_1]。"),
+        ("zh| 卡 号 4532015112830366 谢 谢", "卡号[CREDIT_CARD_1]谢谢"),
+        ("zh| 电话13812345678。 谢 谢", "[NUMBER_1]。谢谢"),
+        ("ja| 番 号 は 090-1234-5678 で す", "番号は[NUMBER_1]です"),
+    ],
+)
+def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expected: str) -> None:
+    """Dashes, brackets, thousands, the punctuation and digits of other scripts, and what is glued together."""
+    check_hidden(text, expected)
+
+
+def check_hidden(text: str, expected: str) -> None:
+    """Check what a text, with its language before a bar, is redacted to, and that no partial of it shows more."""
+    one = read("", text)
+    said = utterance(one.text, one.language)
+    final = Redaction().rewrite(said, final=True)
+    assert final.text == expected
+    for stop in range(len(said.words)):
+        partial = replace(said, words=said.words[:stop])
+        assert shown(partial, Redaction().rewrite(partial, final=False)) <= shown(said, final)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "there were 1,250 people and 13,400 letters",
+        "the population is 8,804,190 people, it was 4,155,552,671 elsewhere",
+        "we can order 12,000 of those at 1,234.56 each",
+        "the wars of 1914–1918 and of 1939-1945 were hard",  # noqa: RUF001
+        "between 101–120 people and 10–15 percent",  # noqa: RUF001
+        "one-on-one, fifty-fifty and nine-to-five",
+        "well-known twenty-one-year-old, in 24/7 and 50/50",
+        "COVID-19 and GPT-4 and an F-16",
+        "fr| j'ai vingt-cinq poires et dix-neuf pommes d'aujourd'hui",
+        "de| es kostet 12,50 Euro und sind 15.000 Leute",
+        "zh| 2026 年 5 月 12 日 开 会",
+        "ja| 私 は 2026 年 5 月 に 行 く",
+    ],
+)
+def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
+    """Thousands, years, ranges, compounds, and dates of scripts in which each character is a word."""
+    one = read("", text)
+    said = utterance(one.text, one.language)
+    assert Redaction().rewrite(said, final=True) == said
 
 
 def test_spans_cover_what_is_hidden_and_a_little_more() -> None:

@@ -79,11 +79,18 @@ def code_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
 
 
 def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
-    """Give stretches of units of some sorts; single dashes and hesitations inside are left out."""
+    """Give stretches of units of some sorts; single dashes and hesitations inside are left out.
+
+    Digits in thousands are a stretch of their own.
+    """
     run: list[Unit] = []
     pending = 0
     for unit in sentence.units:
-        if unit.text == "+" and Sort.LETTERS not in sorts:
+        if unit.grouped:
+            yield from _closed(run)
+            yield (unit,)
+            run = []
+        elif unit.text == "+" and Sort.LETTERS not in sorts:
             yield from _closed(run)
             run = [unit]
         elif unit.sort in sorts and (unit.sort is not Sort.WORD or _is_code(unit.text)):
@@ -181,7 +188,7 @@ def _cards(run: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
 
 
 def _telephones(run: Sequence[Unit], regions: Sequence[str], *, cued: bool) -> Iterator[tuple[str, Piece]]:
-    if sum(len(unit.text) for unit in run) < FEWEST_DIGITS:
+    if sum(len(unit.text) for unit in run) < FEWEST_DIGITS or (run[0].grouped and not cued):
         return
     international = run[0].text == "+"
     reading = Reading([Piece(unit.text, unit.first, unit.stop) for unit in run])
@@ -206,8 +213,8 @@ def _telephones_in(text: str, regions: Sequence[str | None], *, is_cued: bool) -
 
 
 def is_phrase(digits: Sequence[Unit]) -> bool:
-    """Tell whether digits were said as one number of several words, as quantities are: "twelve thousand"."""
-    return len(digits) == 1 and digits[0].stop - digits[0].first > 1
+    """Tell whether digits were said as one number of several words, or written in thousands, as quantities are."""
+    return len(digits) == 1 and (digits[0].grouped or digits[0].stop - digits[0].first > 1)
 
 
 def long_number(run: Sequence[Unit]) -> Piece | None:

@@ -262,13 +262,15 @@ def _may_be_part(sentence: Sentence, run: Sequence[Unit]) -> bool:
     text = "".join(unit.text for unit in run if unit.text != "+")
     if len(text) < FEWEST_EDGE_DIGITS or (run[0].first > _AT_EDGE and run[-1].stop < len(sentence.words) - _AT_EDGE):
         return False
-    return len(run) > 1 or text[0] == "0" or (run[0].stop - run[0].first == 1 and not text.endswith("000"))
+    return len(run) > 1 or text[0] == "0" or not (is_phrase(run) or text.endswith("000"))
 
 
 def _may_be_code(sentence: Sentence, run: Sequence[Unit]) -> bool:
     """Tell whether digits anywhere are a code by what was said before, or for want of a word that somebody counts."""
     digits = [unit for unit in run if unit.text != "+"]
     length, first = sum(len(unit.text) for unit in digits), run[0].first
+    if digits[0].grouped:  # "my account number is 12,345,678"
+        return length >= _MOST_COUNTED and not digits[0].text.endswith("000") and is_announced(sentence, first)
     if is_phrase(digits):
         return False
     if is_secret(sentence, first):

@@ -5,6 +5,9 @@ it stands ("the fifth of May" becomes "the 5th of May"): for amounts, dates and 
 tells digits, spelled letters and symbols from other words ("double seven", "double u", "forward slash"): for whatever
 is read out character by character.
 
+What an engine writes is brought into one form first: one kind of dash and apostrophe, the digits and the punctuation of
+any script as those of ASCII. A written word may be several units: `john@` two, a number with a unit glued to it too.
+
 Number words are those that text2num knows, in the languages `NUMBER_LANGUAGES`; elsewhere only written digits count.
 Punctuation that an engine puts between numbers keeps them apart in `figures`; in `units` it does not, since engines
 write commas and stops into numbers that are read out slowly.
@@ -13,11 +16,12 @@ write commas and stops into numbers that are read out slowly.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from text_to_num import find_numbers
@@ -28,8 +32,8 @@ from vivavoce.model import Utterance
 NUMBER_LANGUAGES = frozenset({"de", "en", "es", "fr", "it", "nl", "pt"})
 """Languages whose number words are read."""
 
-OPENING = "\"'“‘«„([{<¿¡"  # noqa: RUF001
-CLOSING = "\"'”’»)]}>.,;:!?…"  # noqa: RUF001
+OPENING = "\"'“‘«„‹([{<¿¡*#「『（【《"  # noqa: RUF001
+CLOSING = "\"'”’»›)]}>.,;:!?…*-‐‑‒–—―」』）】》。．、，；：！？،؛؟۔।॥"  # noqa: RUF001
 """Punctuation that stands before and after a word without belonging to it."""
 
 _LONGEST_WORD = 200  # nothing said is longer, and it bounds the work on each word
@@ -75,13 +79,17 @@ class Sort(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One thing that was said, as written: `text` in the words `[first, stop)`; after it a sentence may end."""
+    """One thing that was said, as written: `text` in the words `[first, stop)`; after it a sentence may end.
+
+    Digits are `grouped` that are written in thousands, as quantities are: `12,345,678`.
+    """
 
     sort: Sort
     text: str
     first: int
     stop: int
     ends: bool = False
+    grouped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ class Sentence:
     def __init__(self, utterance: Utterance) -> None:
         self.utterance = utterance
         self.language = re.split("[-_]", utterance.language.lower())[0]
-        self.words = tuple(word.text[:_LONGEST_WORD] for word in utterance.words)
+        self.words = tuple(_plain(word.text[:_LONGEST_WORD]) for word in utterance.words)
         self.cores = tuple(bare(word) for word in self.words)
         self.lower = tuple(core.lower() for core in self.cores)
         self.tails = tuple(_tail(word) for word in self.words)
@@ -174,32 +182,44 @@ class Sentence:
         numbers = {number.first: number for number in self._numbers(close=True) if number.text.isdigit()}
         at = 0
         while at < len(self.words):
-            unit = self._symbol(at) or self._repeated(at, numbers) or self._unit(at, numbers)
-            at = unit.stop
-            if unit.text:
-                yield unit
+            unit = self._symbol(at) or self._repeated(at, numbers)
+            units = (unit,) if unit else self._units_at(at, numbers)
+            at = units[-1].stop
+            yield from (unit for unit in units if unit.text)
 
     def _make(self, sort: Sort, text: str, first: int, stop: int) -> Unit:
-        return Unit(sort, text, first, stop, bool(_STOPS & set(self.tails[stop - 1])))
+        stops = _STOPS & set(self.tails[stop - 1])
+        if sort is Sort.LETTERS and text != "I":
+            stops -= {"."}  # "J. O. H. N."
+        return Unit(sort, text, first, stop, bool(stops))
 
-    def _unit(self, at: int, numbers: dict[int, Piece]) -> Unit:
-        """Give the unit of a number phrase, of a spelled letter or of one other word."""
+    def _units_at(self, at: int, numbers: dict[int, Piece]) -> Sequence[Unit]:
+        """Give the unit of a number phrase or of a spelled letter, or the units of one other word."""
         core = self.cores[at]
         if number := numbers.get(at):
-            return self._make(Sort.DIGITS, number.text, at, number.stop)
-        if len(core) == 1 and core.isalpha():
+            return (self._make(Sort.DIGITS, number.text, at, number.stop),)
+        if core.isalnum() and core.isascii():
+            return (self._unit(core, at),)
+        if spelled := _hyphened(self.lower[at], self.language):
+            return tuple(self._make(Sort.DIGITS, digits, at, at + 1) for digits in spelled)
+        return tuple(self._unit(part, at) for part in _parts(core))
+
+    def _unit(self, part: str, at: int) -> Unit:
+        if _is_letter(part):
             following = self.lower[at + 1 : at + 4]
             if (
                 self.language == "en"
                 and following[:2] == ("as", "in")
                 and following[2:]
-                and following[2][:1] == core.lower()
+                and following[2][:1] == part.lower()
             ):
-                return self._make(Sort.LETTERS, core, at, at + 4)
-            return self._make(Sort.LETTERS, core, at, at + 1)
-        if _WRITTEN_DIGITS.fullmatch(core) and not _DECIMAL.fullmatch(core):
-            return self._make(Sort.DIGITS, re.sub(r"[^\d+]", "", self.words[at]), at, at + 1)
-        return self._make(Sort.WORD, core, at, at + 1)
+                return self._make(Sort.LETTERS, part, at, at + 4)
+            return self._make(Sort.LETTERS, part, at, at + 1)
+        if _WRITTEN_DIGITS.fullmatch(part) and not _NO_CODE.fullmatch(part):
+            return self._make(Sort.DIGITS, re.sub(r"[^\d+]", "", part), at, at + 1)
+        if _THOUSANDS.fullmatch(part):
+            return Unit(Sort.DIGITS, part.replace(",", ""), at, at + 1, grouped=True)
+        return self._make(Sort.SYMBOL if part == "@" else Sort.WORD, part, at, at + 1)
 
     def _symbol(self, at: int) -> Unit | None:
         table = _SYMBOLS.get(self.language, _SYMBOLS["en"])
@@ -216,7 +236,7 @@ class Sentence:
             return None
         if self.language == "en" and times == 2 and self.lower[at + 1] in {"u", "you"}:  # noqa: PLR2004
             return self._make(Sort.LETTERS, "w", at, at + 2)
-        repeated = self._unit(at + 1, numbers)
+        repeated = self._units_at(at + 1, numbers)[0]
         if repeated.sort is Sort.LETTERS or (
             repeated.sort is Sort.DIGITS and (len(repeated.text) == 1 or repeated.text[0] == "0")
         ):
@@ -243,6 +263,47 @@ def word_set(words: str) -> frozenset[str]:
 def bare(word: str) -> str:
     """Give a word without the punctuation around it."""
     return word.lstrip(OPENING).rstrip(CLOSING)
+
+
+def _plain(word: str) -> str:
+    """Give a written form with the signs of ASCII for those that mean the same; a range as it is: "20–30"."""  # noqa: RUF002
+    return word if word.isascii() or _RANGE.search(word) else word.translate(_SIGNS)
+
+
+def _is_letter(part: str) -> bool:
+    """Tell whether a part is a letter that may be spelled: of a script with capitals, where no letter is a word."""
+    return len(part) == 1 and part.lower() != part.upper()
+
+
+@lru_cache(maxsize=1024)
+def _parts(core: str) -> Sequence[str]:
+    """Give what a written word consists of: at least one part, itself unless things are glued together in it."""
+    if "–" in core or _QUANTITY.fullmatch(core):  # noqa: RUF001 - a range, see `_plain`
+        return (core,)
+    parts: list[str] = []
+    for chunk in _CHUNKS.findall(core):
+        if _LINK.search(chunk):
+            parts += _BETWEEN_MAILS.split(chunk)
+        elif "@" in chunk:
+            parts += re.split("(@)", chunk)
+        else:
+            number = _GENITIVE.sub("", chunk)
+            many = sum(letter.isdecimal() for letter in number) >= _FEWEST_DIGITS
+            whole = not many or _WRITTEN_DIGITS.fullmatch(number) or _QUANTITY.fullmatch(number)
+            parts += [number if many else chunk] if whole else _TOKENS.findall(number)
+    return tuple(part for part in parts if part) or (core,)
+
+
+@lru_cache(maxsize=1024)
+def _hyphened(word: str, language: str) -> Sequence[str]:
+    """Give the digits of three or more numbers with hyphens between, `four-five-three-two`; none of other words."""
+    words = word.split("-")
+    if len(words) == 1 or language not in NUMBER_LANGUAGES or not all(map(str.isalpha, words)):
+        return ()
+    found = _find_numbers([_Token(part, apart=False, barred=False) for part in words], language)
+    whole = sum(number.end - number.start for number in found) == len(words)
+    digits = tuple(number.text for number in found)
+    return digits if whole and len(digits) > 2 and all(map(str.isdigit, digits)) else ()  # noqa: PLR2004 - "fifty-fifty"
 
 
 def _tail(word: str) -> str:
@@ -293,5 +354,33 @@ _SYMBOLS = {
         "schuine streep": "/", "dubbele punt": ":", "plus": "+",
     },
 }  # fmt: skip
-_WRITTEN_DIGITS = re.compile(r"\+?\(?\d+\)?(?:[-./]\(?\d+\)?)*")
-_DECIMAL = re.compile(r"\d+\.\d+|\d+(?:/\d+)+|\d{4}-\d{1,2}-\d{1,2}")
+_WRITTEN_DIGITS = re.compile(r"\+?\(?\d+(?:[-./_()]{1,2}\d+)*\)?")
+_NO_CODE = re.compile(
+    r"(?:0|[1-9]\d*)\.\d+|(?!0\d\d)\d{1,4}(?:/\d{1,4}){1,2}|\d{4}-\d{1,2}-\d{1,2}|(?:1[5-9]|20)\d\d-(?:1[5-9]|20)\d\d"
+)
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
+_QUANTITY = re.compile(
+    r"\W?(?:\d{1,3}(?:,\d{2,3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})*,\d+|\d+\.\d+|\d{1,2}:\d\d:\d\d)\D{0,4}"
+    r"|[$€£¥₹][\d.,]+\w?|[\d.,]+[$€£¥₹%]"
+)
+_FEWEST_DIGITS = 5  # in a word that things are glued to; "covid-19" is one word
+_RANGE = re.compile(
+    r"(?<![\d–-])(?:\d{1,3}–\d{1,3}|(?:1[5-9]|20)\d\d–(?:\d\d|(?:1[5-9]|20)\d\d))(?![\d–-])"  # noqa: RUF001
+)
+_LINK = re.compile(r"\w@\w.*\.\w|://|\w\.\w+/|\w\.[^\W\d_]{2}")
+_BETWEEN_MAILS = re.compile(r"(?<![:/])/(?=[^/]*@)")
+_GENITIVE = re.compile(r"'[a-z]*$")
+_TOKENS = re.compile(r"\+?[^\W_]+")
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+_CHUNKS = re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED},;!?]+")
+_SIGNS = {
+    **{at: chr(at - 0xFEE0) for at in range(0xFF01, 0xFF5F)},
+    **{at: str(unicodedata.decimal(chr(at))) for at in range(0x0660, 0x1C60) if chr(at).isdecimal()},
+    **dict.fromkeys(map(ord, "‐‑‒–−"), "-"),  # noqa: RUF001
+    **dict.fromkeys(map(ord, "—―،、"), ","),
+    **dict.fromkeys(map(ord, "’‘ʼ"), "'"),  # noqa: RUF001
+    **dict.fromkeys(map(ord, "。।॥۔"), "."),  # noqa: RUF001
+    **dict.fromkeys((0x00AD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF), None),
+    ord("؛"): ";",
+    ord("؟"): "?",
+}
