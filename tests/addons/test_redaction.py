@@ -281,6 +281,21 @@ def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expecte
     check_hidden(text, expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("MY EMAIL IS JOHN AT EXAMPLE DOT COM THANKS", "MY EMAIL IS [EMAIL_ADDRESS_1] THANKS"),
+        ("john at Example.Com", "[EMAIL_ADDRESS_1]"),
+        ("write john at EXAMPLE.COM please", "write [EMAIL_ADDRESS_1] please"),
+        ("john at example dot Com thanks", "[EMAIL_ADDRESS_1] thanks"),
+        # LINKS
+    ],
+)
+def test_an_address_is_hidden_however_it_is_announced_and_said(text: str, expected: str) -> None:
+    """Capitals, contractions, accents and apostrophes, everyday words as mailboxes, and hesitations."""
+    check_hidden(text, expected)
+
+
 def check_hidden(text: str, expected: str) -> None:
     """Check what a text, with its language before a bar, is redacted to, and that no partial of it shows more."""
     one = read("", text)
@@ -290,6 +305,19 @@ def check_hidden(text: str, expected: str) -> None:
     for stop in range(len(said.words)):
         partial = replace(said, words=said.words[:stop])
         assert shown(partial, Redaction().rewrite(partial, final=False)) <= shown(said, final)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "that is what I look at.So we go",
+        "I saw john at work.So did you",
+        # NOLINKS
+    ],
+)
+def test_everyday_words_before_a_host_are_no_mailbox(text: str) -> None:
+    """Where no address is announced, or a participle stands for the place."""
+    assert redacted(text) == text
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _host(units: Sequence[Unit], at: int, words: int) -> tuple[str, int] | None:
             break
         for cut in range(end, start, -1):
             longer = f"{text}." + "".join(unit.text for unit in units[start:cut])
-            if _is_host(longer):
+            if _is_host(longer.lower()):
                 best = (longer, cut)
                 break
         text, stop = f"{text}." + "".join(unit.text for unit in units[start:end]), end
@@ -171,8 +171,11 @@ def _host(units: Sequence[Unit], at: int, words: int) -> tuple[str, int] | None:
 
 
 def _is_host(text: str) -> bool:
+    """Tell whether labels make a host; `like it.So` is the end of one sentence and the start of another."""
     labels = text.split(".")
-    return len(labels) > 1 and all(labels) and labels[-1] in _TOP_LEVEL
+    if len(labels) == 1 or not all(labels) or (labels[-1][0].isupper() and labels[-2][0].islower()):
+        return False
+    return labels[-1].lower() in _TOP_LEVEL
 
 
 def _label(units: Sequence[Unit], at: int, words: int = 1) -> int | None:
