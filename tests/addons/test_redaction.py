@@ -288,6 +288,10 @@ def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expecte
         ("john at Example.Com", "[EMAIL_ADDRESS_1]"),
         ("write john at EXAMPLE.COM please", "write [EMAIL_ADDRESS_1] please"),
         ("john at example dot Com thanks", "[EMAIL_ADDRESS_1] thanks"),
+        ("my email's john at example dot com ok", "my email's [EMAIL_ADDRESS_1] ok"),
+        ("My E-Mail’s John at example dot com", "My E-Mail’s [EMAIL_ADDRESS_1]"),  # noqa: RUF001
+        ("and that's john smith at example dot com", "and that's [EMAIL_ADDRESS_1]"),
+        ("my wife's anna at example dot com", "my wife's [EMAIL_ADDRESS_1]"),
         # LINKS
     ],
 )

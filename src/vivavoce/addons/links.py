@@ -23,6 +23,7 @@ _NAME_WORDS = 3  # "john smith at": a mailbox is said in two or three words at m
 _HOST_WORDS = 3  # "at my company dot com"
 _LONGEST = 60  # units of one address
 _WHOLE = re.compile(r"\w@\w|://|\w\.\w+/")
+_CONTRACTED = re.compile(r"\w'(?:s|m|re|ve|ll|d)$", re.IGNORECASE)  # "my email's", "that's", "I'm"
 _LABELS = re.compile(r"[^\W_](?:[\w-]*[^\W_])?(?:[._][^\W_](?:[\w-]*[^\W_])?)*")
 
 
@@ -260,8 +261,9 @@ def _name(units: Sequence[Unit], start: int, floor: int) -> int:
     first = start
     while first > floor and start - first < _NAME_WORDS:
         before = units[first - 1]
-        if before.sort is not Sort.WORD or before.ends or before.text.lower() in _CUES:
-            return first if before.text.lower() in _CUES else start
+        is_cue = before.text.lower() in _CUES or bool(_CONTRACTED.search(before.text))
+        if before.sort is not Sort.WORD or before.ends or is_cue:
+            return first if is_cue else start
         first -= 1
     return start
 
