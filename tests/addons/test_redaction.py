@@ -292,6 +292,10 @@ def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expecte
         ("My E-Mail’s John at example dot com", "My E-Mail’s [EMAIL_ADDRESS_1]"),  # noqa: RUF001
         ("and that's john smith at example dot com", "and that's [EMAIL_ADDRESS_1]"),
         ("my wife's anna at example dot com", "my wife's [EMAIL_ADDRESS_1]"),
+        ("my email is o'brien@example.com thanks", "my email is [EMAIL_ADDRESS_1] thanks"),
+        ("my mail is sean o’connor at gmail dot com", "my mail is [EMAIL_ADDRESS_1]"),  # noqa: RUF001
+        ("de| es ist müller@example.de", "es ist [EMAIL_ADDRESS_1]"),
+        ("it is john+tag at example.com", "it is [EMAIL_ADDRESS_1]"),
         # LINKS
     ],
 )
@@ -316,6 +320,7 @@ def check_hidden(text: str, expected: str) -> None:
     [
         "that is what I look at.So we go",
         "I saw john at work.So did you",
+        "it's at example dot com",
         # NOLINKS
     ],
 )

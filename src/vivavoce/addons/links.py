@@ -24,6 +24,8 @@ _HOST_WORDS = 3  # "at my company dot com"
 _LONGEST = 60  # units of one address
 _WHOLE = re.compile(r"\w@\w|://|\w\.\w+/")
 _CONTRACTED = re.compile(r"\w'(?:s|m|re|ve|ll|d)$", re.IGNORECASE)  # "my email's", "that's", "I'm"
+_OTHER_LETTERS = re.compile(r"[^\W\d_a-zA-Z]|'")
+_ATOM = re.compile(r"[^\W_](?:[\w'+.-]*[^\W_])?")
 _LABELS = re.compile(r"[^\W_](?:[\w-]*[^\W_])?(?:[._][^\W_](?:[\w-]*[^\W_])?)*")
 
 
@@ -64,7 +66,12 @@ def _linkify() -> LinkifyIt:
 
 @lru_cache(maxsize=256)
 def _kind(text: str) -> str | None:
-    """Give what linkify takes a text for, if it takes the whole of it."""
+    """Give what linkify takes a text for, if it takes the whole of it.
+
+    It knows no apostrophes and only unaccented letters in a mailbox, so an `x` stands for others.
+    """
+    mailbox, at, host = text.rpartition("@")
+    text = _OTHER_LETTERS.sub("x", mailbox) + at + host
     for match in _linkify().match(text) or ():
         if match.index == 0 and match.last_index == len(text):
             return "EMAIL_ADDRESS" if match.schema == "mailto:" else "URL"
@@ -243,7 +250,8 @@ def _atom(units: Sequence[Unit], stop: int, floor: int) -> int | None:
     word = units[start - 1]
     if (
         word.sort is Sort.WORD
-        and _LABELS.fullmatch(word.text)
+        and _ATOM.fullmatch(word.text)
+        and not _CONTRACTED.search(word.text)
         and (start == stop or word.text.lower() not in _CUES | _NO_LABEL)
     ):
         start -= 1

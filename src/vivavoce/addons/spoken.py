@@ -267,7 +267,9 @@ def bare(word: str) -> str:
 
 def _plain(word: str) -> str:
     """Give a written form with the signs of ASCII for those that mean the same; a range as it is: "20–30"."""  # noqa: RUF002
-    return word if word.isascii() or _RANGE.search(word) else word.translate(_SIGNS)
+    if word.isascii() or _RANGE.search(word):
+        return word
+    return unicodedata.normalize("NFC", word.translate(_SIGNS))
 
 
 def _is_letter(part: str) -> bool:
