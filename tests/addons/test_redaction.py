@@ -296,6 +296,8 @@ def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expecte
         ("my mail is sean o’connor at gmail dot com", "my mail is [EMAIL_ADDRESS_1]"),  # noqa: RUF001
         ("de| es ist müller@example.de", "es ist [EMAIL_ADDRESS_1]"),
         ("it is john+tag at example.com", "it is [EMAIL_ADDRESS_1]"),
+        ("my email is me at example dot com", "my email is [EMAIL_ADDRESS_1]"),
+        ("the email's order at example dot com", "the email's [EMAIL_ADDRESS_1]"),
         # LINKS
     ],
 )
@@ -321,6 +323,9 @@ def check_hidden(text: str, expected: str) -> None:
         "that is what I look at.So we go",
         "I saw john at work.So did you",
         "it's at example dot com",
+        "you can visit us at example dot com",
+        "my email is good but order at example dot com",
+        "the mail is hosted at example dot com",
         # NOLINKS
     ],
 )

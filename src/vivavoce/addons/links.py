@@ -233,10 +233,19 @@ def _mailbox(units: Sequence[Unit], at: int, floor: int) -> int | None:
         start = before
     alone = units[start]
     if start == at - 1 and alone.sort is Sort.WORD:
-        if alone.text.lower() in _NO_MAILBOX:
+        word = alone.text.lower()
+        if word in _NO_MAILBOX or (word in _SELDOM_MAILBOX and not _is_announced(units[floor:start])):
             return None
         return _name(units, start, floor)
     return start
+
+
+def _is_announced(before: Sequence[Unit]) -> bool:
+    """Tell whether nothing but a mailbox can come behind some units: "my email is", "my email's"."""
+    words = [unit.text.lower() for unit in before[-2:]]
+    if words and words[-1].endswith("'s"):
+        return words[-1].removesuffix("'s") in MAIL_CUES
+    return len(words) > 1 and words[-1] in _IS and words[-2] in MAIL_CUES
 
 
 def _atom(units: Sequence[Unit], stop: int, floor: int) -> int | None:
@@ -283,9 +292,16 @@ _CUES = word_set(
     """is it's to email mail e-mail address me him her us them contact cc write send and or the my his our their your
     was est ist es é è su mi mon son mein meine correo adresse dirección direccion"""
 )
+MAIL_CUES = word_set("email e-mail mail address correo adresse mailadresse indirizzo endereço mailadres")
+"""What an e-mail address is called."""
+
+_IS = word_set("is was ist est es é è")
 _NO_MAILBOX = word_set(
-    """me us him her them it you look looking looked shop shops available is are was were be online website site
-    store page people visit find more here there work works working worked book booking order check see details
-    arrive arrived meet stay live lives living based us up down out back over today tomorrow now also and or then
-    that this learn read go going registered hosted listed found"""
+    """looking looked available is are was were be online works working worked arrived living based down also and or
+    then going registered hosted listed found"""
+)
+_SELDOM_MAILBOX = word_set(
+    """me us him her them it you look shop shops website site store page people visit find more here there work book
+    booking order check see details arrive meet stay live lives up out back over today tomorrow now that this learn
+    read go"""
 )

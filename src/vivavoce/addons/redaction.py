@@ -31,7 +31,7 @@ from vivavoce.addons.codes import (
 )
 from vivavoce.addons.dates import calendar_names
 from vivavoce.addons.entities import KINDS, pieces_of, warm
-from vivavoce.addons.links import find_links, links_in
+from vivavoce.addons.links import MAIL_CUES, find_links, links_in
 from vivavoce.addons.names import NAME_KINDS, Names, pipeline_of
 from vivavoce.addons.spoken import CLOSING, OPENING, Piece, Sentence, Sort, Unit, word_set
 from vivavoce.errors import InvalidConfig
@@ -62,7 +62,6 @@ _NEAR = 40  # words at an edge in which an address may be cut
 _CONTINUATIONS = tuple(
     tuple(words.split()) for words in (". com", "@ example . com", "com", "example . com", "example @ example . com")
 )
-_MAIL_CUES = word_set("email e-mail mail address correo adresse mailadresse indirizzo endereço mailadres")
 _MAILBOX_MARKS = frozenset({".", "_", "-"})
 _NO_CODE = re.compile(r"[A-Za-z]{2,}|\d+(?:st|nd|rd|th)", re.IGNORECASE)
 _IBAN_START = re.compile(r"[A-Z]{2}\d\d")
@@ -328,9 +327,7 @@ def _is_half(sentence: Sentence, piece: Piece) -> bool:
     if sum(unit.sort is Sort.LETTERS for unit in mailbox) > 2:  # noqa: PLR2004 - more than "plan b" or "p m"
         return True
     before = sentence.lower[max(0, piece.first - _CUE_WORDS) : piece.first]
-    return len(mailbox) < sum(unit.first >= piece.first for unit in sentence.units) and not _MAIL_CUES.isdisjoint(
-        before
-    )
+    return len(mailbox) < sum(unit.first >= piece.first for unit in sentence.units) and not MAIL_CUES.isdisjoint(before)
 
 
 def _continued(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
