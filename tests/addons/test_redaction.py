@@ -298,6 +298,11 @@ def test_the_way_an_engine_writes_hides_nothing_from_the_rule(text: str, expecte
         ("it is john+tag at example.com", "it is [EMAIL_ADDRESS_1]"),
         ("my email is me at example dot com", "my email is [EMAIL_ADDRESS_1]"),
         ("the email's order at example dot com", "the email's [EMAIL_ADDRESS_1]"),
+        ("john um at example dot um com", "[EMAIL_ADDRESS_1]"),
+        ("it is john at um dot edu", "it is [EMAIL_ADDRESS_1]"),
+        ("it is john at g mail dot com", "it is [EMAIL_ADDRESS_1]"),
+        ("fr| rené at example dot fr", "[EMAIL_ADDRESS_1]"),
+        ("de| jürgen ähm at example dot de", "[EMAIL_ADDRESS_1]"),
         # LINKS
     ],
 )

@@ -31,11 +31,11 @@ _LABELS = re.compile(r"[^\W_](?:[\w-]*[^\W_])?(?:[._][^\W_](?:[\w-]*[^\W_])?)*")
 
 def find_links(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
     """Give the e-mail and web addresses as kind and piece."""
-    return links_in(sentence.units)
+    return links_in(sentence.fluent)
 
 
 def links_in(units: Sequence[Unit]) -> Iterator[tuple[str, Piece]]:
-    """Give the e-mail and web addresses in units, as `find_links` does in a sentence."""
+    """Give the e-mail and web addresses in fluent units, as `find_links` does in a sentence."""
     if not any("." in unit.text or "@" in unit.text for unit in units):
         return  # as in most sentences: no link is without a dot
     taken: dict[int, int] = {}
@@ -218,7 +218,21 @@ def _part(units: Sequence[Unit], at: int, words: int) -> int | None:
         glued = {Sort.DIGITS, Sort.LETTERS}
     while stop < len(units) and units[stop].sort in glued and not (stop > at and units[stop - 1].ends):
         stop += 1
+    if _is_split(units, at, stop):
+        stop += 1
     return stop if stop > at else None
+
+
+def _is_split(units: Sequence[Unit], at: int, stop: int) -> bool:
+    """Tell whether letters are the beginning of the label that goes on with the next word: "g mail dot com"."""
+    following = units[stop : stop + 2]
+    return (
+        at < stop
+        and all(unit.sort is Sort.LETTERS and not unit.ends for unit in units[at:stop])
+        and [unit.text for unit in following[1:]] == ["."]
+        and following[0].sort is Sort.WORD
+        and bool(_LABELS.fullmatch(following[0].text))
+    )
 
 
 def _mailbox(units: Sequence[Unit], at: int, floor: int) -> int | None:

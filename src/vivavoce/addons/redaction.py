@@ -298,7 +298,7 @@ def _broken_ibans(sentence: Sentence) -> Iterator[Piece]:
 
 def _first_half(sentence: Sentence) -> Iterator[Piece]:
     """Give what may end an e-mail address that began in the utterance before: from an at sign or a dot on."""
-    units = sentence.units
+    units = sentence.fluent
     if units and units[0].text == "@":
         for kind, piece in links_in((Unit(Sort.WORD, "mailbox", -1, 0), *units[:_NEAR])):
             if kind == "EMAIL_ADDRESS" and piece.first < 0:
@@ -318,7 +318,7 @@ def _last_half(sentence: Sentence) -> Iterator[Piece]:
 
 def _is_half(sentence: Sentence, piece: Piece) -> bool:
     """Tell whether words that might begin an e-mail address do: "john dot smith", not "what she is good at"."""
-    mailbox = [unit for unit in sentence.units if unit.first >= piece.first]
+    mailbox = [unit for unit in sentence.fluent if unit.first >= piece.first]
     mailbox = mailbox[: next((at for at, unit in enumerate(mailbox) if unit.text == "@"), len(mailbox))]
     if any(unit.text in _MAILBOX_MARKS for unit in mailbox) and any(
         unit.sort is not Sort.DIGITS for unit in mailbox[:1]
@@ -327,7 +327,9 @@ def _is_half(sentence: Sentence, piece: Piece) -> bool:
     if sum(unit.sort is Sort.LETTERS for unit in mailbox) > 2:  # noqa: PLR2004 - more than "plan b" or "p m"
         return True
     before = sentence.lower[max(0, piece.first - _CUE_WORDS) : piece.first]
-    return len(mailbox) < sum(unit.first >= piece.first for unit in sentence.units) and not MAIL_CUES.isdisjoint(before)
+    return len(mailbox) < sum(unit.first >= piece.first for unit in sentence.fluent) and not MAIL_CUES.isdisjoint(
+        before
+    )
 
 
 def _continued(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
@@ -338,7 +340,7 @@ def _continued(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
             Unit(Sort.WORD if word.isalpha() else Sort.SYMBOL, word, at, at + 1)
             for at, word in enumerate(words, length)
         ]
-        for kind, piece in links_in((*sentence.units[-_NEAR:], *after)):
+        for kind, piece in links_in((*sentence.fluent[-_NEAR:], *after)):
             if piece.stop > length:
                 yield kind, piece
 

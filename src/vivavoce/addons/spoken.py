@@ -144,6 +144,19 @@ class Sentence:
         """The sentence as digits, spelled letters, symbols and other words, in order; bare punctuation is left out."""
         return tuple(self._units())
 
+    @cached_property
+    def fluent(self) -> tuple[Unit, ...]:
+        """The units without hesitations, as addresses are read; "at um dot edu" is a host."""
+        units, skipped = self.units, hesitations(self.language)
+        if skipped.isdisjoint(self.lower):
+            return units
+        return tuple(
+            unit
+            for at, unit in enumerate(units)
+            if unit.text.lower() not in skipped
+            or [one.text for one in units[max(0, at - 1) : at + 2 : 2]] == ["@", "."]
+        )
+
     def _numbers(self, *, close: bool) -> list[Piece]:
         """Give the number phrases; with `close`, punctuation does not part them and a hundred takes nothing more."""
         if self.language not in NUMBER_LANGUAGES:
@@ -260,6 +273,11 @@ def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+def hesitations(language: str) -> frozenset[str]:
+    """Give the sounds that people make in a language before they go on."""
+    return _HESITATIONS | _ENGLISH_HESITATIONS if language == "en" else _HESITATIONS
+
+
 def bare(word: str) -> str:
     """Give a word without the punctuation around it."""
     return word.lstrip(OPENING).rstrip(CLOSING)
@@ -312,6 +330,8 @@ def _tail(word: str) -> str:
     return word[len(word.rstrip(CLOSING)) :]
 
 
+_HESITATIONS = word_set("uh uhm erm eh ehm hm hmm euh heu äh ähm öh")
+_ENGLISH_HESITATIONS = word_set("um umm er")  # elsewhere words: "um zehn", "er ist"
 _DETERMINERS = word_set("the my your his her its our their every")
 _SECOND_OF = word_set(
     "january february march april may june july august september october november december floor time"
@@ -333,7 +353,7 @@ _SYMBOLS = {
     },
     "fr": {
         "arobase": "@", "at": "@", "point": ".", "tiret": "-", "tiret bas": "_", "underscore": "_", "slash": "/",
-        "barre oblique": "/", "deux points": ":", "plus": "+",
+        "dot": ".", "barre oblique": "/", "deux points": ":", "plus": "+",
     },
     "es": {
         "arroba": "@", "punto": ".", "guion": "-", "guión": "-", "guion bajo": "_", "guión bajo": "_", "barra": "/",
@@ -341,7 +361,7 @@ _SYMBOLS = {
     },
     "de": {
         "at": "@", "ät": "@", "klammeraffe": "@", "punkt": ".", "bindestrich": "-", "minus": "-", "unterstrich": "_",
-        "schrägstrich": "/", "slash": "/", "doppelpunkt": ":", "plus": "+",
+        "dot": ".", "schrägstrich": "/", "slash": "/", "doppelpunkt": ":", "plus": "+",
     },
     "pt": {
         "arroba": "@", "ponto": ".", "traço": "-", "hífen": "-", "sublinhado": "_", "underscore": "_", "barra": "/",
@@ -352,7 +372,7 @@ _SYMBOLS = {
         "slash": "/", "due punti": ":", "più": "+",
     },
     "nl": {
-        "apenstaartje": "@", "at": "@", "punt": ".", "streepje": "-", "underscore": "_", "slash": "/",
+        "apenstaartje": "@", "at": "@", "punt": ".", "dot": ".", "streepje": "-", "underscore": "_", "slash": "/",
         "schuine streep": "/", "dubbele punt": ":", "plus": "+",
     },
 }  # fmt: skip
