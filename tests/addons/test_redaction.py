@@ -311,6 +311,41 @@ def test_an_address_is_hidden_however_it_is_announced_and_said(text: str, expect
     check_hidden(text, expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "it is four five three two okay zero one five one, yes, one two eight three yes and zero three six six so",
+            "it is [CREDIT_CARD_1] so",
+        ),
+        ("they say 4532 okay 0151 okay 1283 okay 0366 to you", "they say [CREDIT_CARD_1] to you"),
+        ("nl| mijn nummer is nul zes een twee euh drie vier vijf zes zeven acht", "mijn nummer is [PHONE_NUMBER_1]"),
+        ("de| es ist null eins sieben ähm zwei drei vier fünf und sechs sieben acht neun", "es ist [PHONE_NUMBER_1]"),
+    ],
+)
+def test_a_number_goes_on_behind_an_answer_or_a_hesitation(text: str, expected: str) -> None:
+    """Groups of digits belong together though somebody says "okay" between them."""
+    check_hidden(text, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "left"),
+    [
+        ("PHONE_NUMBER", "it is nine eight seven er", "it is"),
+        ("PHONE_NUMBER", "it is nine eight seven yes and", "it is"),
+        ("CREDIT_CARD", "it is nine eight seven space", "it is"),
+        ("CREDIT_CARD", "it is 987 –", "it is"),  # noqa: RUF001
+        ("PERCENT", "de| das sind zwei Komma", "das sind"),
+        ("PERCENT", "fr| cela fait deux virgule", "cela fait"),
+        ("PHONE_NUMBER", "well that is fine okay yes", "well that is fine okay yes"),
+    ],
+)
+def test_a_partial_withholds_a_number_that_may_go_on(kind: str, text: str, left: str) -> None:
+    """Whatever a final joins a number over; the same words without a number are shown."""
+    one = read("", text)
+    assert Redaction((kind,)).rewrite(utterance(one.text, one.language), final=False).text == left
+
+
 def check_hidden(text: str, expected: str) -> None:
     """Check what a text, with its language before a bar, is redacted to, and that no partial of it shows more."""
     one = read("", text)
@@ -347,6 +382,10 @@ def test_everyday_words_before_a_host_are_no_mailbox(text: str) -> None:
         "we can order 12,000 of those at 1,234.56 each",
         "the wars of 1914–1918 and of 1939-1945 were hard",  # noqa: RUF001
         "between 101–120 people and 10–15 percent",  # noqa: RUF001
+        "in nineteen eighty and nineteen ninety and then two thousand it rained",
+        "on page ten and twenty and thirty yes and forty there are pictures",
+        "it is at nine thirty and ten fifteen okay eleven thirty if that is fine",
+        "I got three yes two and four yes seven or five and six",
         "one-on-one, fifty-fifty and nine-to-five",
         "well-known twenty-one-year-old, in 24/7 and 50/50",
         "COVID-19 and GPT-4 and an F-16",

@@ -1,6 +1,7 @@
 """What is read out digit by digit: telephone numbers, payment cards, IBANs, and other long numbers.
 
-Digits that follow each other, however they are grouped, are one run; a run with letters in it may hold an IBAN. Inside
+Digits that follow each other, however they are grouped, are one run, also with an "okay" between groups that are read
+out; a run with letters in it may hold an IBAN. Inside
 a run the recognisers look at every stretch of whole units, so that a number said before or after does not hide one.
 A card needs its maker's prefix, its length and its check digit; an IBAN its country's length and check digits; a
 telephone number must be one that is in use in its country, or stand behind a word such as "phone".
@@ -16,14 +17,24 @@ from itertools import pairwise
 from phonenumbers import Leniency, PhoneNumberMatcher
 from stdnum import iban, luhn
 
-from vivavoce.addons.spoken import Piece, Reading, Sentence, Sort, Unit, word_set
+from vivavoce.addons.spoken import Piece, Reading, Sentence, Sort, Unit, hesitations, word_set
 
 FEWEST_DIGITS = 5
 """Digits of the shortest number that is an entity in itself."""
 
 _LONGEST_RUN = 80  # units; longer ones are looked at in parts, which bounds the work
 _PARTS = frozenset({"-", "/", "."})
-_FILLERS = word_set("dash hyphen space um uh er erm")
+_FILLERS = word_set("dash hyphen space")
+_ANSWERS = word_set(
+    """okay ok yes yeah yep right correct mhm ja genau richtig oké juist goed oui d'accord voilà exact sí vale sì sim
+    isso certo"""
+)
+_CONJUNCTIONS = word_set("and then und dann et puis y luego e poi depois en dan")
+LINKING = _FILLERS | _ANSWERS | _CONJUNCTIONS
+"""What may be said inside a number that is read out, besides hesitations."""
+
+_MOST_LINKING = 2  # "yes and"
+_FEWEST_IN_GROUP = 3
 _FEWEST_READ_OUT = 4  # "one two three" is counting, a code is longer
 _CUE_WORDS = 8
 _ROUND_DIGITS = 4  # "1250000" may be a quantity, "12345000" hardly
@@ -69,8 +80,15 @@ def find_codes(sentence: Sentence, regions: Sequence[str] = ()) -> Iterator[tupl
 
 
 def digit_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
-    """Give the units of each run of digits."""
-    return _runs(sentence, {Sort.DIGITS})
+    """Give the units of each run of digits; groups of digits with a word or two of `LINKING` between them are one."""
+    joined: list[Unit] = []
+    for run in _runs(sentence, {Sort.DIGITS}):
+        if joined and not _goes_on(sentence, joined, run):
+            yield tuple(joined)
+            joined = []
+        joined += run
+    if joined:
+        yield tuple(joined)
 
 
 def code_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
@@ -83,6 +101,7 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
 
     Digits in thousands are a stretch of their own.
     """
+    fillers = _FILLERS | hesitations(sentence.language)
     run: list[Unit] = []
     pending = 0
     for unit in sentence.units:
@@ -95,7 +114,7 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
             run = [unit]
         elif unit.sort in sorts and (unit.sort is not Sort.WORD or _is_code(unit.text)):
             run.append(unit)
-        elif run and not pending and (unit.text in _PARTS or unit.text.lower() in _FILLERS):
+        elif run and not pending and (unit.text in _PARTS or unit.text.lower() in fillers):
             pending = 1
             continue
         else:
@@ -106,6 +125,24 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
             yield from _closed(run)
             run = []
     yield from _closed(run)
+
+
+def _goes_on(sentence: Sentence, before: Sequence[Unit], after: Sequence[Unit]) -> bool:
+    """Tell whether a run is the next group of the number before it: "four five three, okay, two one nine"."""
+    between = {*sentence.lower[before[-1].stop : after[0].first]}
+    if not between or not between <= LINKING or after[0].first - before[-1].stop > _MOST_LINKING:
+        return False
+    written = between <= _ANSWERS
+    runs = (before, after)
+    return len(before) + len(after) <= _LONGEST_RUN and all(_is_group(run, written=written) for run in runs)
+
+
+def _is_group(run: Sequence[Unit], *, written: bool) -> bool:
+    """Tell whether digits are said one by one, or, with `written`, written in groups; years and times are neither."""
+    texts = [unit.text for unit in run if unit.text != "+"]
+    if all(len(text) == 1 or text[0] == "0" for text in texts):
+        return sum(map(len, texts)) >= _FEWEST_IN_GROUP
+    return written and all(len(unit.text) >= _FEWEST_IN_GROUP and not is_phrase([unit]) for unit in run)
 
 
 def _closed(run: Sequence[Unit]) -> Iterator[Sequence[Unit]]:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from vivavoce.addons.codes import (
     FEWEST_DIGITS,
+    LINKING,
     SHORTEST_IBAN,
     code_runs,
     digit_runs,
@@ -33,7 +34,7 @@ from vivavoce.addons.dates import calendar_names
 from vivavoce.addons.entities import KINDS, pieces_of, warm
 from vivavoce.addons.links import MAIL_CUES, find_links, links_in
 from vivavoce.addons.names import NAME_KINDS, Names, pipeline_of
-from vivavoce.addons.spoken import CLOSING, OPENING, Piece, Sentence, Sort, Unit, word_set
+from vivavoce.addons.spoken import CLOSING, OPENING, Piece, Sentence, Sort, Unit, hesitations, word_set
 from vivavoce.errors import InvalidConfig
 from vivavoce.model import Utterance, Word
 from vivavoce.plugins import AddonParts, AddonSettings
@@ -365,10 +366,11 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
     }
     names = calendar_names(sentence.language)
     numeric |= {at for at, word in enumerate(sentence.lower) if word in names.months or word in names.days}
+    linking = LINKING | _DECIMAL_MARKS | hesitations(sentence.language)  # they open nothing by themselves
     stop = length
     at = length - 1
-    while at >= 0 and (at in numeric or sentence.lower[at] in _JOINING or not sentence.cores[at]):
-        if at in numeric or sentence.lower[at] in _OPENING_WORDS or stop == at + 1:
+    while at >= 0 and (at in numeric or not sentence.cores[at] or sentence.lower[at] in _JOINING | linking):
+        if at in numeric or sentence.lower[at] in _OPENING_WORDS or (stop == at + 1 and sentence.lower[at] in _JOINING):
             stop = at
         at -= 1
     late = [at for at in sorted(numeric) if length - near <= at < stop]
@@ -382,4 +384,5 @@ _JOINING = word_set(
     million billion next last this um uh slash colon minutes o'clock p in at day as per pour por percentage second
     seconds"""
 )
+_DECIMAL_MARKS = word_set("comma komma virgule coma virgola vírgula")
 _OPENING_WORDS = word_set("a an half quarter double triple treble plus minus next last this")
