@@ -164,6 +164,14 @@ def test_a_plain_mailbox_before_a_cut_is_hidden_behind_the_word_email() -> None:
     assert redacted("ask john at") == "ask john at"
 
 
+def test_half_a_street_is_hidden_where_it_is_announced() -> None:
+    """The number and the name go behind "I live at"; elsewhere it may be anything."""
+    assert redacted("and I live at 12 Baker") == "and I live at [ADDRESS_1]"
+    assert redacted("my address is twelve") == "my address is [ADDRESS_1]"
+    assert redacted("I live 5 minutes away") == "I live 5 minutes away"
+    assert redacted("then I went for 12 more") == "then I went for 12 more"
+
+
 @pytest.mark.parametrize(
     ("before", "number", "after", "kind"),
     [

@@ -41,6 +41,14 @@ def find_amounts(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
             yield kind, piece
 
 
+def half_address(sentence: Sentence) -> Piece | None:
+    """Give what may begin an address that goes on in the utterance after: "I live at 12 Baker"."""
+    match = _HALF_ADDRESS.search(sentence.figures.text) if sentence.language == "en" else None
+    if match is None or not _NO_STREET.isdisjoint(match["it"].lower().split()):
+        return None
+    return Piece(match["it"], *sentence.figures.words(*match.span("it")))
+
+
 @cache
 def money(language: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Give the patterns of amounts of money in a language, each with its kind; English where the CLDR lacks it."""
@@ -127,6 +135,10 @@ _EVERYDAY = word_set("court place square way close row hill drive st terrace gar
 _NO_STREET = word_set(
     """the of to in on down up my a an for from at by this that your our their his her and or with off into per
     minutes more other people percent cars miles hours days years times is was are"""
+)
+_HALF_ADDRESS = re.compile(
+    r"\b(?:live|lives|living|lived|address is|address's) (?:at )?(?P<it>\d{1,5}[a-z]?(?: [\w'-]+){0,3})\W*$",
+    re.IGNORECASE,
 )
 _UNIT = r"(?:,? (?:apartment|apt\.?|flat|suite|unit|number|floor) [\w-]+)?"
 _TOWN = r"(?:,? (?:[A-Z][\w'-]+,? ){1,3}(?:[A-Z]{2} )?\d{5}(?:-\d{4})?)?"

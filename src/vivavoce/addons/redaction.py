@@ -7,6 +7,7 @@ after a crash too; markers are therefore counted within their utterance. Where i
   digits at the edges of an utterance, which may be the half of a number that was cut in two, and digits behind a word
   such as "account" or "password", which a quantity or counting would otherwise be left as. They are called NUMBER.
 - With EMAIL_ADDRESS chosen, the half of an address at an edge goes too: "john dot smith at", "at example dot com".
+- With ADDRESS chosen, a number at the end goes behind "I live at", with up to three words after it.
 - In a partial, what may still become an entity is withheld with everything after it: the number or the address that the
   partial ends in, and with EMAIL_ADDRESS chosen the last word, which the next may make a mailbox.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from vivavoce.addons.amounts import half_address
 from vivavoce.addons.codes import (
     FEWEST_DIGITS,
     LINKING,
@@ -180,6 +182,8 @@ class Redaction:
             extra += [("EMAIL_ADDRESS", piece) for piece in _first_half(sentence)]
             if final:  # the end of a partial is withheld
                 extra += [("EMAIL_ADDRESS", piece) for piece in _last_half(sentence)]
+        if "ADDRESS" in kinds and final and (piece := half_address(sentence)):
+            extra.append(("ADDRESS", piece))
         return _merged(hidden, extra)
 
     def _open_from(self, sentence: Sentence, hidden: Sequence[tuple[str, Piece]]) -> int:
