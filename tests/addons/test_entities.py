@@ -156,4 +156,6 @@ def test_a_month_without_its_capital_is_a_verb_where_the_engine_writes_capitals(
 def test_a_day_that_no_month_has_is_no_date() -> None:
     """The thirtieth of February does not exist."""
     assert ("DATE", "29th of February") in found("on the 29th of February")
+    assert found("on 2024-02-29") == [("DATE", "2024-02-29")]
+    assert found("on 2026-02-30") == []
     assert all("30" not in text for kind, text in found("on the 30th of February") if kind == "DATE")

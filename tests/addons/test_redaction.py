@@ -164,6 +164,20 @@ def test_a_plain_mailbox_before_a_cut_is_hidden_behind_the_word_email() -> None:
     assert redacted("ask john at") == "ask john at"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("it costs US$25 here", "it costs [MONEY_1] here"),
+        ("between 20 and 30 Swiss francs then", "between [MONEY_1] then"),
+        ("it is 20 or 30 Swiss francs then", "it is [MONEY_1] then"),
+        ("de| das sind zwanzig bis dreißig Euro also", "das sind [MONEY_1] also"),
+    ],
+)
+def test_an_amount_is_hidden_with_both_ends_of_its_range(text: str, expected: str) -> None:
+    """Neither a final nor a partial shows one end."""
+    check_hidden(text, expected, ("MONEY",))
+
+
 def test_half_a_street_is_hidden_where_it_is_announced() -> None:
     """The number and the name go behind "I live at"; elsewhere it may be anything."""
     assert redacted("and I live at 12 Baker") == "and I live at [ADDRESS_1]"
@@ -354,15 +368,16 @@ def test_a_partial_withholds_a_number_that_may_go_on(kind: str, text: str, left:
     assert Redaction((kind,)).rewrite(utterance(one.text, one.language), final=False).text == left
 
 
-def check_hidden(text: str, expected: str) -> None:
+def check_hidden(text: str, expected: str, kinds: tuple[str, ...] = DEFAULT_KINDS) -> None:
     """Check what a text, with its language before a bar, is redacted to, and that no partial of it shows more."""
     one = read("", text)
     said = utterance(one.text, one.language)
-    final = Redaction().rewrite(said, final=True)
+    rule = Redaction(kinds)
+    final = rule.rewrite(said, final=True)
     assert final.text == expected
     for stop in range(len(said.words)):
         partial = replace(said, words=said.words[:stop])
-        assert shown(partial, Redaction().rewrite(partial, final=False)) <= shown(said, final)
+        assert shown(partial, rule.rewrite(partial, final=False)) <= shown(said, final)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +406,7 @@ def test_everyday_words_before_a_host_are_no_mailbox(text: str) -> None:
         "the wars of 1914–1918 and of 1939-1945 were hard",  # noqa: RUF001
         "between 101–120 people and 10–15 percent",  # noqa: RUF001
         "in nineteen eighty and nineteen ninety and then two thousand it rained",
+        "we had four million four hundred thousand of those",
         "on page ten and twenty and thirty yes and forty there are pictures",
         "it is at nine thirty and ten fifteen okay eleven thirty if that is fine",
         "I got three yes two and four yes seven or five and six",

@@ -21,6 +21,9 @@ _CURRENCIES = word_set(
     """AED ARS AUD BRL CAD CHF CLP CNY COP CZK DKK EUR GBP HKD HUF IDR ILS INR JPY KES KRW MXN MYR NGN NOK NZD PHP
     PLN RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR"""
 )
+RANGE_WORDS = word_set("to or bis oder à ou tot of o")
+"""What stands between the two ends of an amount."""
+
 _NOUN_FIRST = frozenset({"fr", "es", "it", "pt"})  # "dollars américains"; elsewhere the noun comes last
 _SHORTEST_NAME = 3
 
@@ -57,7 +60,7 @@ def money(language: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     small = (
         rf"(?: (?:and )?\d{{1,2}}(?: (?:{_SMALL_COINS})\b|(?=[.,;:!?]|$| (?:please|each|and|for|in|to|on|a|per)\b)))?"
     )
-    scaled = rf"{_AMOUNT}(?: and a (?:half|quarter))?{_SCALE}"
+    scaled = rf"{_RANGE}{_AMOUNT}(?: and a (?:half|quarter))?{_SCALE}"
     return tuple(
         ("MONEY", re.compile(rf"(?<![\w.,])(?P<it>{pattern})", re.IGNORECASE))
         for pattern in (
@@ -77,7 +80,23 @@ def currency_words(language: str) -> tuple[frozenset[str], frozenset[str]]:
     except (UnknownLocaleError, ValueError):
         locale = Locale("en")
     names = set(_COLLOQUIAL.get(locale.language, "").split())
-    symbols = {"$", "€", "£", "¥", "₹", *(code.lower() for code in _CURRENCIES)}
+    symbols = {
+        "$",
+        "€",
+        "£",
+        "¥",
+        "₹",
+        "us$",
+        "ca$",
+        "c$",
+        "au$",
+        "a$",
+        "nz$",
+        "hk$",
+        "mx$",
+        "r$",
+        *(code.lower() for code in _CURRENCIES),
+    }
     for code in _CURRENCIES:
         symbols.add(get_currency_symbol(code, locale=locale).lower())
         for count in (1, 2):
@@ -113,6 +132,7 @@ def _any(names: frozenset[str]) -> str:
 
 _DIGIT = re.compile(r"\d")
 _AMOUNT = r"\d+(?:[.,]\d+)*"
+_RANGE = rf"(?:{_AMOUNT} (?:{'|'.join(sorted(RANGE_WORDS))}) |(?<=\bbetween ){_AMOUNT} and )?"
 _SCALE = (
     r"(?: ?(?:k|m|bn|mio\.?|1000(?:000){0,3}|thousand|million|billion|tausend|millionen|mille|millones|milioni)(?!\w))?"
     r"(?: de| of)?"

@@ -87,7 +87,10 @@ def _dates(sentence: Sentence, names: CalendarNames) -> Iterator[re.Match[str]]:
     for match in _NUMERIC.finditer(text):
         if _is_day(match["a"], match["b"]):
             yield match
-    for pattern in (_ISO, _HAN, _YEAR_ALONE, _DECADE):
+    for match in _ISO.finditer(text):
+        if int(match["day"]) <= calendar.monthrange(int(match["year"]), int(match["month"]))[1]:
+            yield match
+    for pattern in (_HAN, _YEAR_ALONE, _DECADE):
         yield from pattern.finditer(text)
     if relative := _RELATIVE.get(sentence.language):
         yield from relative.finditer(text)
@@ -126,7 +129,7 @@ _OF = r"(?:(?:of|de|del|du|des|di|van|el|le|den|dem|am) |d')?(?:the |of )?"
 _NUMERIC = re.compile(
     r"(?<![\w./-])(?P<it>(?P<a>\d{1,2})(?P<s>[/.-]| slash )(?P<b>\d{1,2})(?P=s)(?:\d\d ?)?\d\d)(?!\w)"
 )
-_ISO = re.compile(r"(?<!\w)(?P<it>(?:19|20)\d\d-(?:0\d|1[0-2])-[0-3]\d)(?!\w)")
+_ISO = re.compile(r"(?<!\w)(?P<it>(?P<year>(?:19|20)\d\d)-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01]))(?!\w)")
 _HAN = re.compile(r"(?<!\d)(?P<it>(?:19|20)\d\d ?年(?: ?1?\d ?月(?: ?[1-3]?\d ?日)?)?)")
 _DECADE = re.compile(
     r"\b(?:the )?(?P<it>(?:1[89]|20)\d0s"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from vivavoce.addons.amounts import half_address
+from vivavoce.addons.amounts import RANGE_WORDS, half_address
 from vivavoce.addons.codes import (
     FEWEST_DIGITS,
     LINKING,
@@ -370,7 +370,7 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
     }
     names = calendar_names(sentence.language)
     numeric |= {at for at, word in enumerate(sentence.lower) if word in names.months or word in names.days}
-    linking = LINKING | _DECIMAL_MARKS | hesitations(sentence.language)  # they open nothing by themselves
+    linking = LINKING | RANGE_WORDS | _DECIMAL_MARKS | hesitations(sentence.language)  # they open nothing by themselves
     stop = length
     at = length - 1
     while at >= 0 and (at in numeric or not sentence.cores[at] or sentence.lower[at] in _JOINING | linking):
@@ -378,9 +378,13 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
             stop = at
         at -= 1
     late = [at for at in sorted(numeric) if length - near <= at < stop]
-    while late and late[0] - 1 in numeric:
+    while late and (late[0] - 1 in numeric or (late[0] - 2 in numeric and _is_range(sentence.lower[late[0] - 1]))):
         late.insert(0, late[0] - 1)
     return min([stop, *late])
+
+
+def _is_range(word: str) -> bool:
+    return word == "and" or word in RANGE_WORDS
 
 
 _JOINING = word_set(

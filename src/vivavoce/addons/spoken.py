@@ -165,7 +165,9 @@ class Sentence:
         for index, core in enumerate(self.lower):
             before = index - 1
             apart = before >= 0 and (
-                self.lower[before] == "hundred" if close else bool(_BREAKS & set(self.tails[before]))
+                self.lower[before] == "hundred" and core not in _SCALES
+                if close
+                else bool(_BREAKS & set(self.tails[before]))
             )
             written = any(letter.isdigit() for letter in core)
             barred = not core or written or (core.startswith("second") and not self._counted(index))
@@ -336,6 +338,7 @@ _DETERMINERS = word_set("the my your his her its our their every")
 _SECOND_OF = word_set(
     "january february march april may june july august september october november december floor time"
 )
+_SCALES = frozenset({"thousand", "million", "billion"})
 _TIMES = {
     "en": {"double": 2, "triple": 3, "treble": 3},
     "fr": {"double": 2, "triple": 3},
