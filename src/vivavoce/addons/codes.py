@@ -101,7 +101,7 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
 
     Digits in thousands are a stretch of their own.
     """
-    fillers = _FILLERS | hesitations(sentence.language)
+    hesitating = hesitations(sentence.language)
     run: list[Unit] = []
     pending = 0
     for unit in sentence.units:
@@ -114,10 +114,10 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
             run = [unit]
         elif unit.sort in sorts and (unit.sort is not Sort.WORD or _is_code(unit.text)):
             run.append(unit)
-        elif run and not pending and (unit.text in _PARTS or unit.text.lower() in fillers):
+        elif run and not pending and (unit.text in _PARTS or unit.text.lower() in _FILLERS | hesitating):
             pending = 1
             continue
-        else:
+        elif run:
             yield from _closed(run)
             run = []
         pending = 0
@@ -152,7 +152,7 @@ def _closed(run: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
 
 def _is_code(word: str) -> bool:
     """Tell whether a written word may be a part of an IBAN, such as `GB29` or `NWBK`."""
-    return word.isascii() and word.isalnum() and (word.isupper() or any(letter.isdigit() for letter in word))
+    return word.isascii() and word.isalnum() and (word.isupper() or not word.isalpha())
 
 
 def is_counting(run: Sequence[Unit]) -> bool:

@@ -225,6 +225,8 @@ def _part(units: Sequence[Unit], at: int, words: int) -> int | None:
 
 def _is_split(units: Sequence[Unit], at: int, stop: int) -> bool:
     """Tell whether letters are the beginning of the label that goes on with the next word: "g mail dot com"."""
+    if units[at].sort is not Sort.LETTERS:
+        return False
     following = units[stop : stop + 2]
     return (
         at < stop

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 from vivavoce.addons.amounts import RANGE_WORDS, half_address
@@ -237,12 +238,13 @@ def _sifted(sentence: Sentence, hidden: list[tuple[str, Piece]]) -> tuple[list[t
     That is runs of digits at the edges or behind words that announce a number, digits in a row that are too many to be
     counted for no reason, and the whole of those that hold a number to hide.
     """
+    runs = tuple(digit_runs(sentence))
     doubtful = [
         Piece("", run[0].first, run[-1].stop)
-        for run in digit_runs(sentence)
+        for run in runs
         if _may_be_part(sentence, run) or _may_be_code(sentence, run)
     ]
-    for run in digit_runs(sentence):
+    for run in runs:
         whole = Piece("", run[0].first, run[-1].stop)
         if any(kind in NUMBER_KINDS - {"NUMBER"} and _overlap(piece, whole) for kind, piece in hidden):
             doubtful.append(whole)
@@ -370,10 +372,10 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
     }
     names = calendar_names(sentence.language)
     numeric |= {at for at, word in enumerate(sentence.lower) if word in names.months or word in names.days}
-    linking = LINKING | RANGE_WORDS | _DECIMAL_MARKS | hesitations(sentence.language)  # they open nothing by themselves
+    joining = _joining(sentence.language)
     stop = length
     at = length - 1
-    while at >= 0 and (at in numeric or not sentence.cores[at] or sentence.lower[at] in _JOINING | linking):
+    while at >= 0 and (at in numeric or not sentence.cores[at] or sentence.lower[at] in joining):
         if at in numeric or sentence.lower[at] in _OPENING_WORDS or (stop == at + 1 and sentence.lower[at] in _JOINING):
             stop = at
         at -= 1
@@ -381,6 +383,12 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
     while late and (late[0] - 1 in numeric or (late[0] - 2 in numeric and _is_range(sentence.lower[late[0] - 1]))):
         late.insert(0, late[0] - 1)
     return min([stop, *late])
+
+
+@cache
+def _joining(language: str) -> frozenset[str]:
+    """Give the words that a number may go on behind; those that are not in `_JOINING` begin none."""
+    return _JOINING | LINKING | RANGE_WORDS | _DECIMAL_MARKS | hesitations(language)
 
 
 def _is_range(word: str) -> bool:

@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from text_to_num import find_numbers
@@ -275,6 +275,7 @@ def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+@cache
 def hesitations(language: str) -> frozenset[str]:
     """Give the sounds that people make in a language before they go on."""
     return _HESITATIONS | _ENGLISH_HESITATIONS if language == "en" else _HESITATIONS
