@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from structlog.testing import capture_logs
 
 from vivavoce.bridges import call_socket as module
 from vivavoce.bridges.call_socket import MAX_FRAME_BYTES, POLICY, TRY_LATER, call_socket, key_of
+from vivavoce.config import Settings
 from vivavoce.errors import CapacityError, InvalidConfig, MalformedMessage, NotAllowed
+
+SETTINGS = Settings(trusted_proxies="192.0.2.1")
 
 
 class Line:
@@ -43,7 +47,7 @@ def heard(text: str | None = None, data: bytes | None = None) -> dict[str, Any]:
 async def test_a_sub_protocol_that_the_peer_offers_is_taken_up(offered, chosen):
     """The known one where it is among them, or else the first: some clients leave without."""
     line = Line(subprotocols=offered)
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept("media")
     assert line.sent[0]["subprotocol"] == chosen
 
@@ -52,7 +56,7 @@ async def test_a_peer_that_says_nothing_is_closed_in_time(monkeypatch):
     """A half-open call holds nothing."""
     monkeypatch.setattr(module, "FIRST_MESSAGE_S", 0.05)
     line = Line()
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept()
         await socket.first()
     assert line.sent[-1]["type"] == "websocket.close"
@@ -63,7 +67,7 @@ async def test_a_peer_that_says_nothing_is_closed_in_time(monkeypatch):
 async def test_frames_are_bounded(frame):
     """Both exchanges send a few hundred bytes at a time."""
     line = Line(frame)
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept()
         await socket.first()
     assert line.sent[-1]["code"] == POLICY
@@ -81,17 +85,26 @@ async def test_frames_are_bounded(frame):
 async def test_an_error_closes_the_socket_with_its_code_and_a_reason_that_fits(error, code):
     """A close frame has room for 123 bytes of reason."""
     line = Line()
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept()
         raise error
     assert line.sent[-1]["code"] == code
     assert 0 < len(line.sent[-1]["reason"].encode()) <= 123
 
 
+async def test_the_log_names_the_peer_that_was_judged():
+    """The one behind a trusted proxy: that of the proxy would be the same for all."""
+    line = Line(headers=[(b"x-forwarded-for", b"127.0.0.1, 203.0.113.9")])
+    with capture_logs() as logged:
+        async with call_socket(line.socket, "test", SETTINGS):
+            raise NotAllowed("who?")
+    assert [entry["peer"] for entry in logged] == ["203.0.113.9"]
+
+
 async def test_a_peer_that_leaves_before_its_first_message_is_not_written_to():
     """Its socket is closed already."""
     line = Line({"type": "websocket.disconnect", "code": 1006})
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept()
         with pytest.raises(WebSocketDisconnect):
             await socket.first()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vivavoce.config import Settings
 from vivavoce.errors import NotAllowed, RateExceeded, SetupError, StoreError, Unauthorized, Unsupported
 from vivavoce.model import SessionRecord, Status
 from vivavoce.reception.access import Access, Caller, new_key
+from vivavoce.reception.origin import peer_of
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.stores.objects import LocalAudio
@@ -197,10 +198,11 @@ def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_serv
     }
 
 
-def socket(peer: str, origin: str | None = None, **query: str) -> WebSocket:
-    """Give a socket as it stands before it is accepted."""
+def socket(peer: str, origin: str | None = None, forwarded: Sequence[str] = (), **query: str) -> WebSocket:
+    """Give a socket as it stands before it is accepted, with a line of `X-Forwarded-For` for each of `forwarded`."""
     text = "&".join(f"{name}={value}" for name, value in query.items())
     headers = [] if origin is None else [(b"origin", origin.encode())]
+    headers += [(b"x-forwarded-for", hops.encode()) for hops in forwarded]
     scope = {
         "type": "websocket",
         "path": "/",
@@ -213,6 +215,22 @@ def socket(peer: str, origin: str | None = None, **query: str) -> WebSocket:
         raise AssertionError("nothing is read or written before a call is admitted")
 
     return WebSocket(scope, unused, unused)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "judged"),
+    [
+        ("203.0.113.9", ["127.0.0.1"], "203.0.113.9"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["10.1.2.3, 203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["10.1.2.3", "203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["10.1.2.3, 203.0.113.9, 192.0.2.1", "127.0.0.1"], "203.0.113.9"),
+    ],
+)
+def test_a_caller_is_who_the_nearest_trusted_proxy_says(peer, forwarded, judged):
+    """What a client wrote into the header itself stands further to the left, or in a line above."""
+    assert peer_of(socket(peer, forwarded=forwarded), Settings(trusted_proxies="127.0.0.1,192.0.2.1")) == judged
 
 
 async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(tmp_path):

@@ -34,8 +34,7 @@ class AsteriskBridge(WebBridge):
     """Serves `/bridges/asterisk`, and the same with an API key behind it."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
-        del settings
-        self._calls = calls
+        self._calls, self._settings = calls, settings
         self.sockets = {
             "/bridges/asterisk": self._serve,
             "/bridges/asterisk/{key}": self._serve,
@@ -43,7 +42,7 @@ class AsteriskBridge(WebBridge):
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
-        async with call_socket(websocket, NAME) as socket:
+        async with call_socket(websocket, NAME, self._settings) as socket:
             caller = await self._calls.admit(websocket, key=key_of(websocket))
             await socket.accept(SUBPROTOCOL)
             start = _start(await socket.first())

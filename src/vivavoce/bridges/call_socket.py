@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
 from vivavoce.errors import MalformedMessage, VivavoceError
 from vivavoce.reception.endings import CLOSE_CODES
+from vivavoce.reception.origin import peer_of
 from vivavoce.runtime import metrics
 from vivavoce.wire.live import CloseCode
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from vivavoce.bridges.calls import Leg
+    from vivavoce.config import Settings
     from vivavoce.runtime.mailbox import Ending
 
 log = structlog.get_logger()
@@ -106,10 +108,10 @@ class CallSocket:
 
 
 @asynccontextmanager
-async def call_socket(websocket: WebSocket, bridge: str) -> AsyncIterator[CallSocket]:
-    """Give a socket for the block, whose errors close it."""
+async def call_socket(websocket: WebSocket, bridge: str, settings: Settings) -> AsyncIterator[CallSocket]:
+    """Give a socket for the block, whose errors close it; the log names the peer behind the trusted proxies."""
     socket = CallSocket(websocket)
-    peer = websocket.client.host if websocket.client is not None else ""
+    peer = peer_of(websocket, settings)
     try:
         yield socket
     except WebSocketDisconnect:

@@ -34,8 +34,7 @@ class FreeSwitchBridge(WebBridge):
     """Serves `/bridges/freeswitch`, and the same with an API key behind it."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
-        del settings
-        self._calls = calls
+        self._calls, self._settings = calls, settings
         self.sockets = {
             "/bridges/freeswitch": self._serve,
             "/bridges/freeswitch/{key}": self._serve,
@@ -43,7 +42,7 @@ class FreeSwitchBridge(WebBridge):
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
-        async with call_socket(websocket, NAME) as socket:
+        async with call_socket(websocket, NAME, self._settings) as socket:
             caller = await self._admitted(websocket)
             await socket.accept()
             first = await socket.first()

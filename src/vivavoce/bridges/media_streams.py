@@ -79,7 +79,7 @@ class MediaStreamsBridge(WebBridge):
     """The bridge of all networks that stream calls over WebSockets, two paths for each: without and with a key."""
 
     def __init__(self, calls: Calls, settings: Settings) -> None:
-        self._calls = calls
+        self._calls, self._settings = calls, settings
         self._checks = checks(settings)
         self.sockets = {
             f"/bridges/{dialect.name}{key}": partial(self._serve, dialect)
@@ -89,7 +89,7 @@ class MediaStreamsBridge(WebBridge):
 
     async def _serve(self, dialect: Dialect, websocket: WebSocket) -> None:
         """Serve one socket from its handshake to its end."""
-        async with call_socket(websocket, dialect.name) as socket:
+        async with call_socket(websocket, dialect.name, self._settings) as socket:
             caller = await self._admit(dialect, websocket)
             await socket.accept()
             stream = _Stream(dialect, websocket)

@@ -62,7 +62,9 @@ def public_origin(connection: HTTPConnection, settings: Settings) -> str:
 def peer_of(connection: HTTPConnection, settings: Settings) -> str:
     """Give the address of whoever connects: the nearest one that is not a trusted proxy; empty where nobody knows."""
     peer = connection.client.host if connection.client is not None else ""
-    hops = [hop.strip() for hop in connection.headers.get("x-forwarded-for", "").split(",") if hop.strip()]
+    # A proxy may add a line of its own below the client's instead of adding to that one.
+    told = ",".join(connection.headers.getlist("x-forwarded-for"))
+    hops = [hop.strip() for hop in told.split(",") if hop.strip()]
     while hops and is_in(peer, settings.trusted_proxies):
         peer = hops.pop()
     return peer
