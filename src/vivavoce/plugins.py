@@ -1,6 +1,7 @@
 """The kinds of plugin, as Protocols, and how they are found by name.
 
-Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups, which gives a callable
+Built-ins and third parties use the same door: an entry point in one of the `vivavoce.*` groups. What another package
+brings takes the place of the built-in one of that name, wherever it is installed. An entry point gives a callable
 without required arguments; those in `vivavoce.engines` take `EngineSettings`, those in `vivavoce.addons` the server's
 `AddonSettings`. All but bridges are plain blocking code; `runtime` decides on which thread or process they run.
 """
@@ -42,6 +43,7 @@ from vivavoce.model import (
 )
 
 _NO_KEY = SecretStr("")
+_OWN_PACKAGE = "vivavoce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,10 +447,20 @@ def plugin_names(kind: str) -> list[str]:
 
 
 def plugin(kind: str, name: str) -> Callable[..., Any]:
-    """Give the factory of an installed plugin; raises `SetupError` with the names there are."""
-    for point in entry_points(group=f"vivavoce.{kind}"):
-        if point.name == name:
-            factory: Callable[..., Any] = point.load()
-            return factory
-    known = ", ".join(plugin_names(kind)) or "none"
-    raise SetupError(f"no {kind.removesuffix('s')} named {name!r} is installed (there are: {known})")
+    """Give the factory of an installed plugin: that of another package before the built-in one of the same name.
+
+    Raises `SetupError` where there is none, with the names there are, and where several packages bring one.
+    """
+    found = entry_points(group=f"vivavoce.{kind}", name=name)
+    by_package = {point.dist.name if point.dist is not None else point.value: point for point in found}
+    packages = sorted(by_package.keys() - {_OWN_PACKAGE}) or sorted(by_package)
+    one = kind.removesuffix("s")
+    if not packages:
+        known = ", ".join(plugin_names(kind)) or "none"
+        raise SetupError(f"no {one} named {name!r} is installed (there are: {known})")
+    if len(packages) > 1:
+        raise SetupError(
+            f"the {one} {name!r} is in several packages: keep one of {', '.join(packages)}, uninstall the others"
+        )
+    factory: Callable[..., Any] = by_package[packages[0]].load()
+    return factory
