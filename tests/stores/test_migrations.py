@@ -108,7 +108,7 @@ async def test_urls_that_cannot_work_are_refused(url: str) -> None:
 
 
 async def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PostgreSQL's driver is not installed, the message says which one it is."""
+    """Where PostgreSQL's driver is not installed, the message says which one it is and how to get it."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(SetupError, match="psycopg"):
+    with pytest.raises(SetupError, match=r"psycopg.*; pip install 'vivavoce\[postgres\]'"):
         await SqlStore.open("postgresql://localhost/vivavoce")

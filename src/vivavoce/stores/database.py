@@ -28,7 +28,8 @@ _PRIMARY = 0xFF
 """The bits of an extended error code of SQLite that say which error it is."""
 # Writers of every session wait while the log is emptied; a reader in the way is left alone soon.
 _PATIENCE_MS = 200
-_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_POSTGRES = "postgresql+psycopg"
+_DRIVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES}
 
 
 def make_engines(url: str, *, durable: bool) -> tuple[Engine, Engine]:
@@ -45,8 +46,10 @@ def setup_failing(url: str) -> Iterator[None]:
     except (SQLAlchemyError, ImportError, OSError, TypeError) as error:
         original = error.orig if isinstance(error, DBAPIError) else error
         told = str(original).partition("\n")[0] or type(original).__name__
-        shown = _database_url(url).render_as_string(hide_password=True)
-        raise SetupError(f"cannot open the database {shown}: {told}") from error
+        target = _database_url(url)
+        if isinstance(error, ImportError) and target.drivername == _POSTGRES:
+            told = f"PostgreSQL's driver is missing ({told}); pip install 'vivavoce[postgres]'"
+        raise SetupError(f"cannot open the database {target.render_as_string(hide_password=True)}: {told}") from error
 
 
 @contextmanager
