@@ -69,7 +69,8 @@ def bench(
     endpointing: Annotated[float | None, typer.Option(help="Seconds of silence that end an utterance.")] = None,
     maximum_duration: Annotated[float | None, typer.Option(help="Longest utterance, in seconds.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the server that is started.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the server that is started; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is said when follows from it.")] = 0,
     find_capacity: Annotated[
@@ -104,14 +105,16 @@ def bench(
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
     plot_path: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw latency by streams, or costs, as .svg or .png."),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw latency by streams, or costs, as .svg or .png; needs vivavoce[bench]."
+        ),
     ] = None,
 ) -> None:
     """Measure latency, accuracy and cost with live streams over real sockets.
 
     Starts a server of its own, or takes a running one, and plays conversations to it at the pace of speech: recordings
     with known words, each followed by as much quiet. Shows how long words and finals take to come, how many words are
-    wrong, and what each stream costs.
+    wrong, and what each stream costs. What the figures mean is told in docs/how-to/bench.md.
     """
     from rich.console import Console
 
