@@ -95,9 +95,9 @@ def test_each_mistake_is_one_line_that_names_the_setting_and_the_value():
     """All mistakes are told at once, in the spellings of the command line and the environment."""
     assert mistakes(port=99999, idle_cut="soon", log_level="loud", fsync="perhaps", engine="") == [
         "--port (VIVAVOCE_PORT): must be between 0 and 65535, got 99999",
+        "--fsync (VIVAVOCE_FSYNC): must be true or false, got 'perhaps'",
         "--engine (VIVAVOCE_ENGINE): must not be empty, got ''",
         "--idle-cut (VIVAVOCE_IDLE_CUT): must be a number, got 'soon'",
-        "--fsync (VIVAVOCE_FSYNC): must be true or false, got 'perhaps'",
         "--log-level (VIVAVOCE_LOG_LEVEL): must be one of 'debug', 'info', 'warning' or 'error', got 'loud'",
     ]
 

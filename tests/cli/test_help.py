@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from typer.testing import CliRunner
 
 from vivavoce.cli import app, run
 from vivavoce.config import Settings
+from vivavoce.plugins import plugin_names
 
+ROOT = Path(__file__).parents[2]
 SLOW = ("av", "gladiaio_sdk", "numpy", "onnxruntime", "pydantic_settings", "sqlalchemy", "uvicorn")
 
 
@@ -68,6 +72,43 @@ def test_serve_has_one_option_per_setting():
         assert f"VIVAVOCE_{name.upper()}" in output
         assert field.description is not None
         assert field.description[:40] in output
+
+
+def test_serve_has_the_headings_of_the_reference():
+    """Options stand below the same headings as on the page about settings, in the same order."""
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    promised = [(heading, re.findall(r"^\| `\w+` \| `(--[a-z-]+)`", text, re.MULTILINE)) for heading, text in sections]
+    output = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
+    panels = re.findall(r"^╭─ (.*?) ─+╮$(.*?)^╰", output, re.DOTALL | re.MULTILINE)
+    shown = [(heading, re.findall(r"^│ (--[a-z-]+) ", text, re.MULTILINE)) for heading, text in panels]
+    assert [panel for panel in shown if panel[0] != "Options"] == promised
+
+
+def test_serve_shows_choices_and_defaults_as_they_are_typed():
+    """Names are listed where there are few, and a list is written with commas."""
+    output = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
+    for option, says in {
+        "log-format": "console|json",
+        "names": "none|llm|spacy",
+        "model-idle": "NUMBER",
+        "models-file": "FILE",
+        "translation-models": "DIR",
+        "engine": f"installed: {', '.join(plugin_names('engines'))}; default moonshine",
+        "vad": f"installed: {', '.join(plugin_names('vads'))}; default silero",
+        "rtp-types": "default 101=telephone-event,118=L16/16000; env",
+        "fsync": "default off",
+    }.items():
+        (line,) = (line for line in output.splitlines() if line.startswith(f"│ --{option} "))
+        assert says in line
+
+
+def test_recognize_shows_the_defaults_of_the_settings():
+    """Its options say what they are without, as the server's do."""
+    output = CliRunner().invoke(app, ["recognize", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
+    for name in ("engine", "device", "compute_type", "engine_threads"):
+        (line,) = (line for line in output.splitlines() if line.startswith(f"│ --{name.replace('_', '-')} "))
+        assert f"[default: ({Settings.model_fields[name].default})]" in line
 
 
 @pytest.mark.parametrize("flag", ["--version", "version"])

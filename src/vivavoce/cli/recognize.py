@@ -23,16 +23,26 @@ def register(app: typer.Typer) -> None:
 
 def recognize(
     listen: Annotated[str, typer.Option(help="Address and port to listen on; 0 takes a free port.")] = "127.0.0.1:8090",
-    engine: Annotated[str | None, typer.Option(help="Speech engine, by its plugin name; as for serve.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Speech engine, by its plugin name; as for serve.", show_default="moonshine")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The engine's model; as for serve.")] = None,
-    device: Annotated[str | None, typer.Option(help="What it computes on: auto, cpu or cuda.")] = None,
-    compute_type: Annotated[str | None, typer.Option(help="Numbers that it computes with, such as int8.")] = None,
-    engine_threads: Annotated[int | None, typer.Option(help="CPU threads of one decoding.", min=1)] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="What it computes on.", show_default="auto")
+    ] = None,
+    compute_type: Annotated[
+        str | None, typer.Option(help="Numbers that it computes with, such as int8.", show_default="auto")
+    ] = None,
+    engine_threads: Annotated[
+        int | None, typer.Option(help="CPU threads of one decoding.", min=1, show_default="1")
+    ] = None,
     decode_threads: Annotated[
         int | None, typer.Option(help="Decodings at once; one per core by default.", min=1)
     ] = None,
 ) -> None:
     """Recognise speech for servers, so that recognisers and sockets can run on machines of their own.
+
+    All options but the first are settings of serve: their variables (VIVAVOCE_ENGINE …) and ./vivavoce.toml count too.
 
     Other machines need a key: the same VIVAVOCE_ENGINE_KEY (or engine_key in the TOML file) on both sides. The line is
     not encrypted; put it in a private network, or behind a proxy that speaks TLS (then the model is a wss:// URL).

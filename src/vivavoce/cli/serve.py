@@ -12,7 +12,8 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -25,6 +26,28 @@ if TYPE_CHECKING:
 
 READY = "vivavoce listens on "
 """What the one line begins with that `serve` prints once it accepts connections; the base URL follows."""
+
+_PANELS = {
+    "config": "Where it listens and for whom",
+    "data_dir": "Where it keeps things",
+    "engine": "Speech",
+    "max_sessions": "Sessions",
+    "addon_deadline": "Add-ons",
+    "llm_url": "Language model, translation, summaries",
+    "webhook_url": "Callbacks and webhooks",
+    "bridge_owner": "Calls",
+    "log_level": "Logs and traces",
+}
+"""The headings of the help, each with the setting that it begins at."""
+
+_PLUGINS = {
+    "engine": "engines",
+    "partial_engine": "engines",
+    "vad": "vads",
+    "aligner": "aligners",
+    "diarizer": "diarizers",
+}
+"""The settings that name a plugin, and of which kind."""
 
 
 class _ServeCommand(TyperCommand):
@@ -64,7 +87,11 @@ def _command() -> Any:
     def serve(**values: Any) -> None:
         _serve(ephemeral=values.pop("ephemeral"), overrides=values)
 
-    parameters = [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    parameters = []
+    panel = ""
+    for name, field in Settings.model_fields.items():
+        panel = _PANELS.get(name, panel)
+        parameters.append(_parameter(name, field, panel))
     hidden = Annotated[bool, typer.Option("--ephemeral", hidden=True)]
     parameters.append(_keyword("ephemeral", hidden, default=False))
     vars(serve)["__signature__"] = inspect.Signature(parameters)
@@ -78,33 +105,56 @@ def _keyword(name: str, annotation: Any, *, default: object) -> inspect.Paramete
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     """Make an option of a setting; all but flags are text here, because the settings check every source alike."""
     from vivavoce.config import ENV_PREFIX
+    from vivavoce.plugins import plugin_names
 
     flag = f"--{name.replace('_', '-')}"
     is_flag = field.annotation is bool
     notes = [f"env {ENV_PREFIX}{name.upper()}"]
     if field.default_factory is None and field.default not in (None, ()):
-        shown = ("on" if field.default else "off") if is_flag else field.default
-        notes.insert(0, f"default {shown}")
+        notes.insert(0, f"default {_typed(field.default)}")
+    if name in _PLUGINS:
+        notes.insert(0, f"installed: {', '.join(plugin_names(_PLUGINS[name]))}")
     text = f"{escape(field.description or '')} [dim]({escape('; '.join(notes))})[/]"
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if is_flag else flag,
         help=text,
         metavar=None if is_flag else _metavar(name, field),
         show_default=False,
+        rich_help_panel=panel,
     )
     kind: Any = bool if is_flag else str
     return _keyword(name, Annotated[kind | None, option], default=None)
 
 
+def _typed(default: object) -> str:
+    """Give a default as one would type it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
 def _metavar(name: str, field: FieldInfo) -> str:
-    if field.annotation in (int, float):
+    kind = _bare(field.annotation)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if kind in (int, float):
         return "NUMBER"
-    if name == "config":
-        return "FILE"
-    return "DIR" if field.annotation is Path else "TEXT"
+    if kind is Path:
+        return "FILE" if name in {"config", "models_file"} else "DIR"
+    return "NAME" if name in _PLUGINS else "TEXT"
+
+
+def _bare(kind: Any) -> Any:
+    """Give a type without its checks, and without None beside it."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        (kind, *_) = (each for each in get_args(kind) if each is not type(None))
+        return _bare(kind)
+    return kind
 
 
 def _serve(*, ephemeral: bool, overrides: dict[str, Any]) -> None:

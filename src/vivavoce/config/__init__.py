@@ -90,15 +90,6 @@ class Settings(BaseSettings):
     )
     host: HostName = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an API key.")
     port: int = Field(8080, ge=0, le=MAX_PORT, description="TCP port to listen on; 0 takes a free one.")
-    data_dir: AbsolutePath = Field(
-        default_factory=lambda: user_data_path("vivavoce", appauthor=False),
-        description="Directory of the database and the audio; by default the user's own data directory.",
-    )
-    store_url: str = Field(
-        default_factory=lambda fields: store_in(fields["data_dir"]),
-        min_length=1,
-        description="Database as an SQLAlchemy URL; by default vivavoce.sqlite3 in the data directory.",
-    )
     public_url: WebOrigin | None = Field(
         None,
         description="Scheme, host and port that clients reach this server by, such as https://speech.example.net;"
@@ -109,6 +100,24 @@ class Settings(BaseSettings):
     )
     allowed_hosts: HostNames = Field(
         (), description="Host names besides loopback ones that requests may name while no API key exists."
+    )
+    data_dir: AbsolutePath = Field(
+        default_factory=lambda: user_data_path("vivavoce", appauthor=False),
+        description="Directory of the database and the audio; by default the user's own data directory.",
+    )
+    store_url: str = Field(
+        default_factory=lambda fields: store_in(fields["data_dir"]),
+        min_length=1,
+        description="Database as an SQLAlchemy URL; by default vivavoce.sqlite3 in the data directory.",
+    )
+    retention_days: Days = Field(
+        365, description="Days that finished sessions are kept; 0 keeps nothing, forever everything."
+    )
+    min_free_disk: int = Field(
+        100, ge=0, le=1_000_000, description="Free space (MiB) below which the server says that it is not ready."
+    )
+    fsync: bool = Field(
+        default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
     )
     engine: str = Field("moonshine", min_length=1, description="Speech engine, by its plugin name.")
     model: Text | None = Field(
@@ -188,26 +197,54 @@ class Settings(BaseSettings):
     overload_partial_delay: PositiveSeconds = Field(
         1, description="Seconds that an utterance may wait for its next partial before new sessions are refused."
     )
-    grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
-    idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")
-    connect_timeout: PositiveSeconds = Field(
-        600, description="Seconds that a new session waits for its first connection."
-    )
-    drain_timeout: Seconds = Field(
-        10, description="Seconds that sessions may take to reach the end of an utterance when the server stops."
-    )
-    max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds since it was created.")
     ping_interval: PositiveSeconds = Field(
         20, description="Seconds between two pings of a socket, and that its client has to answer one."
     )
-    retention_days: Days = Field(
-        365, description="Days that finished sessions are kept; 0 keeps nothing, forever everything."
+    max_session: PositiveSeconds = Field(10_800, description="Longest session, in seconds since it was created.")
+    drain_timeout: Seconds = Field(
+        10, description="Seconds that sessions may take to reach the end of an utterance when the server stops."
     )
-    min_free_disk: int = Field(
-        100, ge=0, le=1_000_000, description="Free space (MiB) below which the server says that it is not ready."
+    connect_timeout: PositiveSeconds = Field(
+        600, description="Seconds that a new session waits for its first connection."
     )
-    fsync: bool = Field(
-        default=False, description="Force audio to the disk before it is acknowledged; survives a power cut, slower."
+    grace: Seconds = Field(60, description="Seconds that a session without a socket waits for its client.")
+    idle_timeout: PositiveSeconds = Field(60, description="Seconds without any message after which a session is ended.")
+    addon_deadline: PositiveSeconds = Field(
+        10, description="Seconds that an add-on may take for one utterance before that is answered with an error."
+    )
+    closing_deadline: PositiveSeconds = Field(
+        120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
+    )
+    llm_url: HttpUrl | None = Field(
+        None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
+    )
+    llm_model: LlmModel = Field(
+        None, validate_default=True, description="Model that the endpoint is asked for; needed with --llm-url."
+    )
+    llm_key: Secret | None = Field(
+        None, description="Key for the endpoint; better set in the environment, where other users cannot read it."
+    )
+    llm_timeout: PositiveSeconds = Field(
+        30, description="Seconds that the endpoint has for one answer, retries included."
+    )
+    llm_concurrency: int = Field(8, ge=1, le=1024, description="Questions that may be out to the endpoint at once.")
+    llm_retries: int = Field(
+        2, ge=0, le=10, description="Times that a question is asked again after a passing failure."
+    )
+    translation_models: AbsolutePath | None = Field(
+        None, description="Directory of CTranslate2 translation models, in subdirectories named like en-nl."
+    )
+    summarizer: Literal["extractive", "llm"] = Field(
+        "extractive", description="What writes summaries: the most telling sentences, or the language model."
+    )
+    sentiment: Literal["lexicon", "llm"] = Field(
+        "lexicon", description="What judges sentiment: a lexicon, or the language model."
+    )
+    names: Literal["none", "llm", "spacy"] = Field(
+        "none", description="What finds names of people and places: nothing, the language model, or a spaCy pipeline."
+    )
+    names_pipeline: str | None = Field(
+        None, description="Package or directory of the spaCy pipeline for --names spacy; needs vivavoce[names]."
     )
     webhook_url: HttpUrl | None = Field(
         None, description="Receives a POST when any session starts, records its first audio, stops recording and ends."
@@ -224,12 +261,6 @@ class Settings(BaseSettings):
     callback_connections: int = Field(
         256, ge=1, le=10_000, description="Connections to receivers of callbacks at once, and as many of webhooks."
     )
-    addon_deadline: PositiveSeconds = Field(
-        10, description="Seconds that an add-on may take for one utterance before that is answered with an error."
-    )
-    closing_deadline: PositiveSeconds = Field(
-        120, description="Seconds that add-ons may take at a session's end: what they still owe, and a summary."
-    )
     bridge_owner: str | None = Field(
         None, description="Id of the API key that calls belong to which come with a signature or from --bridge-allow."
     )
@@ -238,6 +269,9 @@ class Settings(BaseSettings):
     )
     bridge_callbacks: bool = Field(
         default=False, description="Let the parameters of a call name the address of its callbacks."
+    )
+    bridge_parameters: Parameters = Field(
+        "", description="Session options of calls that cannot bring their own, such as language=en&endpointing=0.3."
     )
     twilio_auth_token: Secret | None = Field(
         None,
@@ -248,9 +282,6 @@ class Settings(BaseSettings):
     )
     vonage_signature_secret: Secret | None = Field(
         None, description="Signature secret of the Vonage account; calls from Vonage must carry a token signed with it."
-    )
-    bridge_parameters: Parameters = Field(
-        "", description="Session options of calls that cannot bring their own, such as language=en&endpointing=0.3."
     )
     audiosocket_listen: Endpoint | None = Field(
         None, description="Address and port, such as 127.0.0.1:9092, where Asterisk's AudioSocket calls are taken."
@@ -286,37 +317,6 @@ class Settings(BaseSettings):
     sip_calls: int = Field(256, ge=1, le=100_000, description="SIP calls that may be open at once.")
     jitter_delay: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
         0.1, description="Seconds that RTP audio waits for a packet that is missing before it."
-    )
-    llm_url: HttpUrl | None = Field(
-        None, description="Base URL of an OpenAI-compatible endpoint for add-ons, such as http://127.0.0.1:11434/v1."
-    )
-    llm_model: LlmModel = Field(
-        None, validate_default=True, description="Model that the endpoint is asked for; needed with --llm-url."
-    )
-    llm_key: Secret | None = Field(
-        None, description="Key for the endpoint; better set in the environment, where other users cannot read it."
-    )
-    llm_timeout: PositiveSeconds = Field(
-        30, description="Seconds that the endpoint has for one answer, retries included."
-    )
-    llm_concurrency: int = Field(8, ge=1, le=1024, description="Questions that may be out to the endpoint at once.")
-    llm_retries: int = Field(
-        2, ge=0, le=10, description="Times that a question is asked again after a passing failure."
-    )
-    translation_models: AbsolutePath | None = Field(
-        None, description="Directory of CTranslate2 translation models, in subdirectories named like en-nl."
-    )
-    summarizer: Literal["extractive", "llm"] = Field(
-        "extractive", description="What writes summaries: the most telling sentences, or the language model."
-    )
-    sentiment: Literal["lexicon", "llm"] = Field(
-        "lexicon", description="What judges sentiment: a lexicon, or the language model."
-    )
-    names: Literal["none", "llm", "spacy"] = Field(
-        "none", description="What finds names of people and places: nothing, the language model, or a spaCy pipeline."
-    )
-    names_pipeline: str | None = Field(
-        None, description="Package or directory of the spaCy pipeline for --names spacy; needs vivavoce[names]."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
