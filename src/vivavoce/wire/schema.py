@@ -74,7 +74,7 @@ class VocabularyEntry(Fields):
     value: Text = Field(description="The text as it should be written.")
     intensity: Fraction | None = Field(default=None, description="How eagerly this entry is heard.")
     pronunciations: list[Text] | None = Field(default=None, description="Other ways to say it.")
-    language: Language | None = Field(default=None, description="Language of the pronunciations.")
+    language: Language | None = Field(default=None, description="Look for it in utterances of this language only.")
 
 
 def _vocabulary_tag(value: Any) -> str | None:
