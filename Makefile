@@ -1,4 +1,5 @@
-# Everything a contributor runs. `make demo` and `make test` need Python >= 3.11 with pip, make, and nothing else.
+# Everything a contributor runs. `make demo` and `make test` need Python >= 3.11 with pip, and make. As root `make test` also
+# installs Debian packages; tests whose programs are not there are skipped with a reason.
 
 PYTHON ?= python3
 JOBS ?= 2
