@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import wave
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recordings import pcm16, wheel_recording
@@ -34,6 +37,23 @@ def test_the_example_prints_what_was_said(page, tmp_path):
         )
     assert ended.returncode == 0, ended.stderr
     assert "try again" in ended.stdout.lower()
+
+
+def test_the_printed_detector_keeps_its_promises():
+    """Any split of the same frames gives the same, and its state survives being saved; its package names it."""
+    page = (ROOT / "docs" / "how-to" / "write-plugins.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], "write-plugins.md", "exec"), names)
+    vad = names["Loud"]()
+    speech = wheel_recording("two_cities")[: 64 * vad.frame].reshape(64, vad.frame)
+    whole, _ = vad.probabilities(speech, vad.open())
+    first, state = vad.probabilities(speech[:17], vad.open())
+    rest, _ = vad.probabilities(speech[17:], vad.load(vad.save(state)))
+    assert np.array_equal(whole, np.concatenate([first, rest]))
+    assert whole.dtype == np.float32
+    assert whole.min() < 0.5 < whole.max()
+    (told,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert tomllib.loads(told)["project"]["entry-points"]["vivavoce.vads"] == {"loud": "our_vad:Loud"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
