@@ -134,6 +134,8 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Whole = Annotated[int, BeforeValidator(whole)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(whole)]
+NotNegative = Annotated[int, Field(ge=0), BeforeValidator(whole)]
 Text = Annotated[str, AfterValidator(_unicode)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), Field(json_schema_extra={"format": "uri"})]

@@ -35,6 +35,8 @@ from vivavoce.wire.fields import (
     HttpUrl,
     Language,
     Metadata,
+    NotNegative,
+    Positive,
     Text,
     TranslationLanguage,
     Whole,
@@ -142,11 +144,9 @@ class TranslationConfig(Fields):
 class DiarizationConfig(Fields):
     """How many speakers to expect on each channel; the names are those of Gladia's pre-recorded API."""
 
-    number_of_speakers: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="Exactly so many.")
-    min_speakers: Annotated[Whole, Field(ge=0)] | None = Field(default=None, description="At least so many.")
-    max_speakers: Annotated[Whole, Field(ge=0)] | None = Field(
-        default=None, description="At most so many; 0 sets no bound."
-    )
+    number_of_speakers: Positive | None = Field(default=None, description="Exactly so many.")
+    min_speakers: NotNegative | None = Field(default=None, description="At least so many.")
+    max_speakers: NotNegative | None = Field(default=None, description="At most so many; 0 sets no bound.")
 
     @model_validator(mode="after")
     def _in_order(self) -> DiarizationConfig:
