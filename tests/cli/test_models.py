@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import resource
+import signal
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 
 from server import environment, program
 from sherpa_model import streaming
 from vivavoce.cli import run
-from vivavoce.cli.fetching import Interrupted, fetch_from_url, part_of, wrong_files
+from vivavoce.cli.fetching import TRIES, Interrupted, fetch_from_hub, fetch_from_url, part_of, wrong_files
 from vivavoce.errors import SetupError
 from whisper_model import make_model
 
@@ -28,11 +33,16 @@ FILES = ("config.json", "model.bin", "preprocessor_config.json", "tokenizer.json
 
 @dataclass
 class Site:
-    """What a web server on loopback gives; it hangs up after `cut` bytes of each answer, if that is set."""
+    """What a web server on loopback gives; it hangs up after `cut` bytes of each answer, if that is set.
+
+    Before it does, it calls `on_cut`, if there is one, and sends nothing until the test is over.
+    """
 
     url: str = ""
     pages: dict[str, bytes] = field(default_factory=dict)
     cut: int | None = None
+    on_cut: Callable[[], None] | None = None
+    going: threading.Event = field(default_factory=threading.Event)
     ranges: bool = True
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
@@ -75,6 +85,9 @@ def site() -> Iterator[Site]:
             self.end_headers()
             if body:
                 self.wfile.write(page[start:][: found.cut])
+                if found.on_cut is not None:
+                    found.on_cut()
+                    found.going.wait(20)
                 self.close_connection = found.cut is not None
 
         def log_message(self, *arguments: object) -> None:
@@ -85,6 +98,7 @@ def site() -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield found
+    found.going.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -104,6 +118,11 @@ def archive_of(model: Path) -> bytes:
 
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def git(content: bytes) -> str:
+    """Give the number that git has for a file: `git hash-object`."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def left_in(directory: Path) -> list[str]:
@@ -184,26 +203,95 @@ def test_a_downloaded_model_is_added_verified_and_watched_over(site, model, tmp_
     assert "changed since the download: config.json" in capsys.readouterr().err
 
 
+def test_one_model_is_downloaded_once_at_a_time(site, tmp_path):
+    """The second is refused while the first writes; what that has is not touched."""
+    part = part_of(tmp_path / "m")
+    part.mkdir()
+    (part / "half.download").write_bytes(b"half")
+    with FileLock(part / "lock"), pytest.raises(SetupError, match="m is being downloaded by another vivavoce"):
+        fetch_from_url(f"{site.url}/model.bin", sha(b""), tmp_path / "m")
+    assert left_in(part) == ["half.download", "lock"]
+    assert site.asked == []
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_came(site, tmp_path):
+    """While a file is written, and while an archive is unpacked, which then need not come again."""
+    content = bytes(200_000)
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.bin", content)
+    site.pages.update({"/model.bin": content, "/m.zip": raw.getvalue()})
+    for name, page in (("model.bin", content), ("m.zip", raw.getvalue())):
+        with files_up_to(100_000), pytest.raises(SetupError, match=r"m\.part: File too large; what came is kept: make"):
+            fetch_from_url(f"{site.url}/{name}", sha(page), tmp_path / name / "m")
+        assert part_of(tmp_path / name / "m").exists()
+        site.asked.clear()
+        fetch_from_url(f"{site.url}/{name}", sha(page), tmp_path / name / "m")
+        assert [asked for _, _, asked in site.asked] == (["bytes=100000-"] if name == "model.bin" else [])
+        assert (tmp_path / name / "m" / "model.bin").read_bytes() == content
+        assert not part_of(tmp_path / name / "m").exists()
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, which it hears of as it does of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_interrupted_download_says_in_one_line_that_it_can_go_on(site, tmp_path, capsys):
+    """At once, in the middle of a file."""
+    content = bytes(range(100))
+    site.pages["/model.bin"], site.cut = content, 5
+    url = ["--url", f"{site.url}/model.bin", "--sha256", sha(content)]
+    command = ["models", "download", "m", "--engine", "moonshine", *url, "--data-dir", str(tmp_path)]
+    assert run(command) == 1
+    assert "what came is kept" in capsys.readouterr().err
+    # A shell that starts tests in the background has them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    site.on_cut = lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    try:
+        assert run(command) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "vivavoce: m: what came is kept; run the same command again to go on"
+    (kept,) = (tmp_path / "models" / "m.part").glob("*.download")
+    assert kept.read_bytes() == content[: kept.stat().st_size]
+
+
 # The hub
 
 
-def as_hub(site: Site, repository: str, files: dict[str, bytes], sums: str = "") -> dict[str, str]:
-    """Make the site a mirror of the hub with one repository; give the environment that names it."""
+def as_hub(site: Site, repository: str, files: dict[str, bytes], **sums: str) -> dict[str, str]:
+    """Make the site a mirror of the hub with one repository; give the environment that names it.
+
+    It tells of files what the hub does, git's number or a checksum, unless `sums` has another for a name.
+    """
     commit = "a" * 40
-    siblings = [{"rfilename": name, "size": len(page)} for name, page in files.items()]
+    siblings = [{"rfilename": name, "size": len(page), "blobId": git(page)} for name, page in files.items()]
     for each in siblings:
         if each["rfilename"] == "model.bin":
-            digest = sums or sha(files["model.bin"])
+            digest = sums.get("model.bin", sha(files["model.bin"]))
             each["lfs"] = {"sha256": digest, "size": each["size"], "pointerSize": 130}
+        else:
+            each["blobId"] = sums.get(each["rfilename"], each["blobId"])
     about = json.dumps({"id": repository, "sha": commit, "siblings": siblings, "private": False}).encode()
-    tree = [{"type": "file", "path": name, "size": len(page), "oid": sha(page)[:40]} for name, page in files.items()]
     site.pages[f"/api/models/{repository}"] = about
-    for revision in ("main", commit):
-        site.pages[f"/api/models/{repository}/revision/{revision}"] = about
-        site.pages[f"/api/models/{repository}/tree/{revision}"] = json.dumps(tree).encode()
-        for name, page in files.items():
-            site.pages[f"/{repository}/resolve/{revision}/{name}"] = page
-    return {"HF_ENDPOINT": site.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    for name, page in files.items():
+        site.pages[f"/{repository}/resolve/{commit}/{name}"] = page
+    return {"HF_ENDPOINT": site.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def use_hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process ask the site, as HF_ENDPOINT would another one."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", site.url)
+    template = f"{site.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def models(*arguments: str, place: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -226,37 +314,78 @@ def test_a_known_model_comes_from_a_mirror_of_the_hub(site, model, tmp_path):
     assert table == f'[whisper-tiny]\nengine = "faster-whisper"\nmodel = "{directory}"\n'
 
 
-def test_a_release_of_sherpa_onnx_comes_likewise_and_is_used(site, tmp_path, capsys):
+def test_a_release_of_sherpa_onnx_comes_likewise_and_is_used(site, tmp_path, capsys, monkeypatch):
     """Of a repository with every number format only one is fetched; the directory's name tells the languages."""
     name = "sherpa-onnx-streaming-zipformer-en-2023-06-26"
     made = {path.name: path.read_bytes() for path in streaming(tmp_path / "made").iterdir()}
     small = {each.replace(".onnx", ".int8.onnx"): page for each, page in made.items()}
-    ended = models("download", name, place=tmp_path, **as_hub(site, f"csukuangfj/{name}", made | small))
-    assert ended.returncode == 0, ended.stderr
-    assert {path.name for path in (tmp_path / "data" / "models" / name).iterdir()} == {*small, "SHA256SUMS"}
+    as_hub(site, f"csukuangfj/{name}", made | small)
+    use_hub(site, monkeypatch)
     place = ["--data-dir", str(tmp_path / "data")]
+    assert run(["models", "download", name, *place]) == 0
+    assert {path.name for path in (tmp_path / "data" / "models" / name).iterdir()} == {*small, "SHA256SUMS"}
     assert run(["models", "verify", name, *place]) == 0
     assert f"as downloaded, and {name} was loaded and used" in capsys.readouterr().out
     assert run(["models", "list", *place]) == 0
     assert f"{name} sherpa-onnx en installed".split() in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_file_that_the_hub_has_another_checksum_of_leaves_nothing(site, tmp_path):
-    """Mirrors and proxies may be wrong."""
-    variables = as_hub(site, "owner/other", {"model.bin": b"weights", "config.json": b"{}"}, sha(b"other"))
-    options = ["--engine", "faster-whisper", "--hub", "owner/other"]
-    ended = models("download", "mine", *options, place=tmp_path, **variables)
-    assert ended.returncode == 1
-    assert "model.bin came with another checksum" in ended.stderr
-    assert left_in(tmp_path / "data" / "models") == []
+@pytest.mark.parametrize(
+    ("name", "digest"), [("model.bin", sha(b"other")), ("config.json", git(b"other"))], ids=["large", "small"]
+)
+def test_a_file_that_the_hub_has_another_checksum_of_leaves_nothing(site, tmp_path, monkeypatch, name, digest):
+    """Mirrors and proxies may be wrong, of large files and of small ones."""
+    as_hub(site, "owner/other", {name: b"weights", "model.bin": b"weights"}, **{name: digest})
+    use_hub(site, monkeypatch)
+    with pytest.raises(SetupError, match=f"{name} came with another checksum"):
+        fetch_from_hub("owner/other", [], tmp_path / "m")
+    assert left_in(tmp_path) == []
 
 
-def test_without_a_network_one_line_says_what_to_do(site, tmp_path):
+def test_a_download_from_the_hub_goes_on_where_it_stopped(site, tmp_path, monkeypatch):
+    """What is there and right is not fetched again; what another state of the repository had is left out."""
+    content = bytes(range(256)) * 100
+    as_hub(site, "owner/other", {"config.json": b"{}", "old.txt": b"old", "model.bin": content})
+    use_hub(site, monkeypatch)
+    site.cut = 2000
+    with pytest.raises(Interrupted, match=r"model\.bin does not come whole"):
+        fetch_from_hub("owner/other", [], tmp_path / "m")
+    site.cut = None
+    as_hub(site, "owner/other", {"config.json": b"{}", "model.bin": content})
+    site.asked.clear()
+    fetch_from_hub("owner/other", [], tmp_path / "m")
+    assert [(path.rpartition("/")[2], asked) for _, path, asked in site.asked] == [
+        ("other", None),
+        ("model.bin", f"bytes={2000 * TRIES}-"),
+    ]
+    assert (tmp_path / "m" / "model.bin").read_bytes() == content
+    assert wrong_files(tmp_path / "m") == []
+    assert left_in(tmp_path) == ["SHA256SUMS", "config.json", "m", "model.bin"]
+
+
+def test_a_mirror_cannot_write_elsewhere(site, tmp_path, monkeypatch):
+    """Names that lead out of the model's directory are refused, and nothing is kept."""
+    as_hub(site, "owner/other", {"../../evil": b"evil"})
+    use_hub(site, monkeypatch)
+    with pytest.raises(SetupError, match="would be written elsewhere"):
+        fetch_from_hub("owner/other", [], tmp_path / "a" / "b" / "m")
+    assert left_in(tmp_path) == ["a", "b"]
+
+
+def test_a_repository_without_the_files_is_told(site, tmp_path, monkeypatch):
+    """Rather than that an empty directory becomes a model."""
+    as_hub(site, "owner/other", {"README.md": b""})
+    use_hub(site, monkeypatch)
+    with pytest.raises(SetupError, match=r"owner/other has none of model\.bin"):
+        fetch_from_hub("owner/other", ["model.bin"], tmp_path / "m")
+    assert left_in(tmp_path) == []
+
+
+def test_without_a_network_one_line_says_what_to_do(site, tmp_path, capsys, monkeypatch):
     """What to fetch elsewhere, and how to add it; nothing is left behind."""
-    variables = as_hub(site, "owner/other", {"config.json": b"{}"})
-    ended = models("download", "whisper-tiny", place=tmp_path, **variables)
-    assert ended.returncode == 1
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("vivavoce:")]
+    use_hub(site, monkeypatch)
+    assert run(["models", "download", "whisper-tiny", "--data-dir", str(tmp_path / "data")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     assert f"{site.url}/Systran/faster-whisper-tiny" in line
     assert "HF_ENDPOINT" in line
     assert "vivavoce models add whisper-tiny --engine faster-whisper --model DIR" in line

@@ -1,24 +1,31 @@
 """Fetch models: from the Hugging Face hub, or from a URL with a checksum; what is not complete never looks complete.
 
-Everything is fetched beside its place, into a name that ends in `.part`, and renamed when it is all there and right. A
-download that was cut off is kept there and goes on when the command runs again; a wrong one is removed. The checksums
-of what was fetched stay in the model's directory, in the form that `sha256sum -c` reads.
+Everything is fetched beside its place, into a directory that ends in `.part`, which one process at a time may use. A
+file there ends in `.download` until all of it is there and its checksum is right; then it goes into the directory
+`whole`, which is renamed once nothing is missing. A download that was cut off is kept and goes on when the command runs
+again; a wrong file is removed. The checksums of what was fetched stay in the model's directory, in the form that
+`sha256sum -c` reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from vivavoce.errors import SetupError, VivavoceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
+    from huggingface_hub.hf_api import ModelInfo
     from rich.progress import Progress
 
 SUMS = "SHA256SUMS"
@@ -27,61 +34,83 @@ TRIES = 5
 TIMEOUT_S = 30.0
 
 _OK, _PARTIAL, _NO_RANGE = 200, 206, 416
+_LOCK, _WHOLE = "lock", "whole"
 
 
 class Interrupted(VivavoceError):
     """A download was cut off; what came so far is kept for the next try."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A file of a model: `sha256` is its checksum, or `git` its number in a repository, as far as these are known."""
+
+    name: str
+    url: str
+    sha256: str | None = None
+    git: str | None = None
+    size: int | None = None
+
+    def key(self) -> str:
+        """Give a name that no other content has, as far as it is known what the content should be."""
+        return (self.sha256 or self.git or hashlib.sha256(self.url.encode()).hexdigest())[:16]
+
+    def is_at(self, path: Path) -> bool:
+        """Whether all of it is at a path, and right; never, where nothing is known that would tell."""
+        if not path.is_file():
+            return False
+        if self.sha256 is not None:
+            return sha256_of(path) == self.sha256
+        if self.git is not None:
+            return _git_number(path) == self.git
+        return path.stat().st_size == self.size
+
+    def is_wrong_at(self, path: Path) -> bool:
+        """Whether what is at a path cannot be all of it; never, where nothing is known that would tell."""
+        told = (self.sha256, self.git, self.size) != (None, None, None)
+        return told and not self.is_at(path)
+
+
 def fetch_from_hub(repository: str, files: Sequence[str], target: Path) -> None:
     """Fetch a repository's files, those that match the patterns if there are any, into a new directory.
 
-    They come from the hub, or from the mirror that HF_ENDPOINT names, and the library shows its own progress. Large
-    files have checksums there. Raises `Interrupted` where it cannot be had, or not whole, and `SetupError` where a file
-    has another checksum.
+    They come from the hub, or from the mirror that HF_ENDPOINT names, which tell their checksums. Raises `Interrupted`
+    where it cannot be had, or not whole, and `SetupError` where a file has another checksum or cannot be written.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not marked as such
 
-    part = part_of(target)
-    try:
-        about = HfApi().model_info(repository, files_metadata=True)
-        snapshot_download(repository, revision=about.sha, allow_patterns=list(files) or None, local_dir=part)
-    except Exception as error:
-        _forget_if_empty(part)
-        raise Interrupted(f"the hub does not give {repository} ({type(error).__name__})") from error
-    shutil.rmtree(part / ".cache", ignore_errors=True)
-    sums = {each.rfilename: each.lfs.sha256 for each in about.siblings or () if each.lfs is not None}
-    wrong = [name for name, digest in sums.items() if (part / name).is_file() and not _is(part / name, digest)]
-    if wrong:
-        shutil.rmtree(part)
-        raise SetupError(f"{repository}: {', '.join(wrong)} came with another checksum; nothing is kept, try again")
-    _finish(part, target)
+    with _beside(target) as part:
+        try:
+            about = HfApi().model_info(repository, files_metadata=True, timeout=TIMEOUT_S)
+        except Exception as error:
+            raise Interrupted(f"the hub does not give {repository} ({type(error).__name__})") from error
+        wanted = _wanted(about, repository, files)
+        for each in wanted:
+            _place(each, part, headers=build_hf_headers())
+        whole = part / _WHOLE
+        # An earlier try may have been for an earlier state of the repository.
+        _leave_only(whole, {whole / each.name for each in wanted})
+        _finish(whole, target)
 
 
 def fetch_from_url(url: str, sha256: str, target: Path) -> None:
     """Fetch a file, or an archive and what is in it, into a new directory.
 
-    Raises `Interrupted` where it does not come whole, and `SetupError` where its checksum is another one.
+    Raises `Interrupted` where it does not come whole, and `SetupError` where its checksum is another one, or it cannot
+    be unpacked or written.
     """
-    name = unquote(Path(urlsplit(url).path).name) or "model"
-    part = part_of(target)
-    part.mkdir(parents=True, exist_ok=True)
-    archive = part / f"{sha256[:16]}.download"
-    try:
-        _download(url, archive, name)
-    except Interrupted:
-        _forget_if_empty(part)
-        raise
-    found = sha256_of(archive)
-    if found != sha256.lower():
-        shutil.rmtree(part)
-        raise SetupError(f"{name}: the checksum of what came is {found}, not the one given; nothing is kept")
-    try:
-        _unpack(archive, name, part)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
-    _finish(part, target)
+    name = Path(unquote(urlsplit(url).path)).name.strip(".") or "model"
+    file = _File(name=name, url=url, sha256=sha256.lower())
+    kind = next((kind for kind, ends, _ in shutil.get_unpack_formats() if name.endswith(tuple(ends))), None)
+    with _beside(target) as part:
+        whole = part / _WHOLE
+        if kind is None:
+            _place(file, part)
+            _leave_only(whole, {whole / name})
+            _finish(whole, target)
+        else:
+            _finish(_unpack(_fetch(file, part), kind, name, whole), target)
 
 
 def part_of(target: Path) -> Path:
@@ -109,35 +138,139 @@ def _is(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
-def _finish(part: Path, target: Path) -> None:
+def _git_number(path: Path) -> str:
+    """Give the number that git has for a file's content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _wanted(about: ModelInfo, repository: str, patterns: Sequence[str]) -> list[_File]:
+    """Give the files that match the patterns, if there are any; raises `SetupError` where there are none."""
+    from huggingface_hub import hf_hub_url
+
+    there = [
+        each
+        for each in about.siblings or ()
+        if not patterns or any(fnmatchcase(each.rfilename, pattern) for pattern in patterns)
+    ]
+    if not there:
+        listed = f" none of {', '.join(patterns)}" if patterns else " no files"
+        raise SetupError(f"{repository} has{listed}")
+    for each in there:
+        if "\\" in each.rfilename or not _stays_inside(PurePosixPath(each.rfilename)):
+            raise SetupError(f"{repository} has a file that would be written elsewhere, {each.rfilename}")
+    return [
+        _File(
+            name=each.rfilename,
+            url=hf_hub_url(repository, each.rfilename, revision=about.sha),
+            sha256=each.lfs.sha256 if each.lfs is not None else None,
+            git=each.blob_id if each.lfs is None else None,
+            size=each.size,
+        )
+        for each in there
+    ]
+
+
+def _stays_inside(path: PurePosixPath) -> bool:
+    return not path.is_absolute() and ".." not in path.parts
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Hold the directory in which a model is put together, for this process alone; it is gone when `target` is there.
+
+    What came stays there for the next try where that fails, unless there is not a byte of it.
+    """
+    from filelock import FileLock, Timeout
+
+    part = part_of(target)
+    part.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(part / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SetupError(f"{target.name} is being downloaded by another vivavoce; wait for that one") from None
+    try:
+        if target.exists():
+            raise SetupError(f"{target} is there already: another vivavoce has downloaded it meanwhile")
+        yield part
+        shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise SetupError(
+            f"{part}: {error.strerror or error}; what came is kept: make room there, and run the same command again "
+            "to go on, or choose another place with --data-dir"
+        ) from error
+    finally:
+        _forget_if_empty(part)
+        lock.release()
+
+
+def _place(file: _File, part: Path, headers: Mapping[str, str] | None = None) -> None:
+    """Bring a file into what will be the model's directory, unless an earlier try did."""
+    place = part / _WHOLE / file.name
+    if file.is_at(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _fetch(file, part, headers).replace(place)
+
+
+def _fetch(file: _File, part: Path, headers: Mapping[str, str] | None = None) -> Path:
+    """Bring a file, whole and right; raises `Interrupted`, and `SetupError` where its checksum is another one."""
+    path = part / f"{file.key()}.download"
+    if not file.is_at(path):
+        _download(file, path, headers or {})
+        if file.is_wrong_at(path):
+            found = sha256_of(path)
+            path.unlink()
+            raise SetupError(
+                f"{file.name} came with another checksum than it should have, {found}; it is not kept. If it comes so "
+                "again, what gives it is not to be trusted"
+            )
+    return path
+
+
+def _leave_only(directory: Path, wanted: set[Path]) -> None:
+    for path in list(directory.rglob("*")):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+
+
+def _finish(whole: Path, target: Path) -> None:
     """Note the checksums and put the directory in its place."""
-    files = sorted(path for path in part.rglob("*") if path.is_file() and path.name != SUMS)
-    sums = "".join(f"{sha256_of(path)}  {path.relative_to(part).as_posix()}\n" for path in files)
-    (part / SUMS).write_text(sums, encoding="utf-8")
-    part.rename(target)
+    files = sorted(path for path in whole.rglob("*") if path.is_file() and path != whole / SUMS)
+    sums = "".join(f"{sha256_of(path)}  {path.relative_to(whole).as_posix()}\n" for path in files)
+    (whole / SUMS).write_text(sums, encoding="utf-8")
+    whole.rename(target)
 
 
 def _forget_if_empty(part: Path) -> None:
     """Remove what is no use to the next try: a directory without a single byte of the model."""
-    files = [path for path in part.rglob("*") if path.is_file() and path.suffix not in {".lock", ".metadata"}]
-    if not any(path.stat().st_size for path in files if path.name not in {".gitignore", "CACHEDIR.TAG"}):
+    if not any(path.stat().st_size for path in part.rglob("*") if path.is_file()):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _download(url: str, path: Path, name: str) -> None:
+def _download(file: _File, path: Path, headers: Mapping[str, str]) -> None:
     """Bring a file to its full length, over several connections if need be."""
     import httpx
 
-    with _progress() as progress, httpx.Client(follow_redirects=True, timeout=TIMEOUT_S) as client:
-        task = progress.add_task(name, total=None)
+    with (
+        _progress() as progress,
+        httpx.Client(headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as client,
+    ):
+        task = progress.add_task(file.name, total=None)
         for tries_left in reversed(range(TRIES)):
             before = path.stat().st_size if path.exists() else 0
             try:
-                _continue(client, url, path, lambda done, total: progress.update(task, completed=done, total=total))
+                _continue(
+                    client, file.url, path, lambda done, total: progress.update(task, completed=done, total=total)
+                )
             except httpx.HTTPError as error:
                 got_on = path.exists() and path.stat().st_size > before
                 if isinstance(error, httpx.HTTPStatusError) or not (tries_left and got_on):
-                    raise Interrupted(f"{name} does not come whole ({_why(error)})") from error
+                    raise Interrupted(f"{file.name} does not come whole ({_why(error)})") from error
             else:
                 return
 
@@ -165,24 +298,24 @@ def _continue(client: httpx.Client, url: str, path: Path, show: Callable[[int, i
                 show(file.tell(), total)
 
 
-def _unpack(archive: Path, name: str, part: Path) -> None:
-    """Put a file in the directory under its own name, or what is in an archive."""
-    kind = next((kind for kind, ends, _ in shutil.get_unpack_formats() if name.endswith(tuple(ends))), None)
-    if kind is None:
-        archive.rename(part / name)
-        return
-    inside = part / "unpacking"
+def _unpack(archive: Path, kind: str, name: str, inside: Path) -> Path:
+    """Put what is in an archive into a directory; give that, or the one directory that is in it.
+
+    One that is damaged is removed; raises `SetupError` then.
+    """
+    shutil.rmtree(inside, ignore_errors=True)
     try:
         # Nothing in the archive may point outside of it.
         shutil.unpack_archive(archive, inside, kind, filter=None if kind == "zip" else "data")
     except Exception as error:
+        shutil.rmtree(inside, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            # The disk is at fault, not the archive.
+            raise
+        archive.unlink()
         raise SetupError(f"{name} cannot be unpacked: {' '.join(str(error).split())}") from error
-    archive.unlink()
     content = list(inside.iterdir())
-    root = content[0] if len(content) == 1 and content[0].is_dir() else inside
-    for path in list(root.iterdir()):
-        path.rename(part / path.name)
-    shutil.rmtree(inside)
+    return content[0] if len(content) == 1 and content[0].is_dir() else inside
 
 
 def _progress() -> Progress:

@@ -126,6 +126,10 @@ def download(
             fetch_from_hub(source.repository or "", source.files, target)
     except Interrupted as error:
         raise SetupError(_way_out(str(error), name, engine, source, kept=part_of(target).exists())) from error
+    except KeyboardInterrupt:
+        if part_of(target).exists():
+            typer.echo(f"vivavoce: {name}: what came is kept; run the same command again to go on", err=True)
+        raise
     _write(settings, name, {"engine": engine, "model": str(target)}, replace=False)
     typer.echo(f"{name} is in {target} and added; try it with: vivavoce models verify {name}", err=True)
 
