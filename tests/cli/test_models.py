@@ -434,6 +434,13 @@ def test_mistakes_are_one_line_and_change_nothing(tmp_path, capsys, arguments, s
     assert (tmp_path / "models.toml").read_text() == text
 
 
+def test_the_list_is_json_whatever_is_wrong_with_a_model(tmp_path, capsys):
+    """What else there is to tell, such as why a model cannot describe itself, never gets into it."""
+    (tmp_path / "models.toml").write_text('[bad]\nengine = "faster-whisper"\nmodel = "/nowhere/at/all"\n')
+    assert run(["models", "list", "--json", "--data-dir", str(tmp_path)]) == 0
+    assert "bad" in {each["name"] for each in json.loads(capsys.readouterr().out)["models"]}
+
+
 def test_the_list_has_what_is_there_and_what_could_be(model, tmp_path, capsys):
     """For people and for machines."""
     (tmp_path / "models.toml").write_text(f'[mine]\nengine = "faster-whisper"\nmodel = "{model}"\n')

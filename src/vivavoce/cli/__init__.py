@@ -6,6 +6,7 @@ inside functions, so that `vivavoce --help` is quick.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -41,7 +42,20 @@ def _options(
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    _log_to_stderr()
+
+
+def _log_to_stderr() -> None:
+    """Keep what is logged out of a command's output; a server has a log of its own form."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        # Made anew for every line, since stderr may be another one by then.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 demo.register(app)
