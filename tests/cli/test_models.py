@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,9 +27,13 @@ from server import environment, program
 from sherpa_model import streaming
 from vivavoce.cli import run
 from vivavoce.cli.fetching import TRIES, Interrupted, fetch_from_hub, fetch_from_url, part_of, wrong_files
+from vivavoce.cli.model_tables import write_table
+from vivavoce.config import load_settings
 from vivavoce.errors import SetupError
+from vivavoce.runtime.entries import read_entries
 from whisper_model import make_model
 
+SUM = ["--sha256", "0" * 64]
 FILES = ("config.json", "model.bin", "preprocessor_config.json", "tokenizer.json", "vocabulary.json")
 
 
@@ -413,13 +419,31 @@ def test_adding_keeps_what_is_in_the_file(model, tmp_path):
     [
         (["add", "x", "--engine", "nobody"], "no engine named 'nobody' is installed"),
         (["add", "a b", "--engine", "moonshine"], "'a b' is no name for a model"),
-        (["add", "old", "--engine", "moonshine"], "has a model old already"),
+        (["add", "old", "--engine", "moonshine"], "has a model old already; choose another name, or give --replace"),
         (["add", "moonshine", "--engine", "faster-whisper"], "is the name of the server's default model"),
         (["add", "x", "--engine", "moonshine", "--model", "/nowhere"], "--model /nowhere: there is no such directory"),
         (["add", "x", "--engine", "moonshine", "--device", "tpu"], "x.device: must be one of"),
         (["download", "x"], "no engine knows a model x"),
         (["download", "x", "--hub", "a/b"], "give --engine with either --hub or --url"),
         (["download", "x", "--engine", "moonshine", "--url", "http://127.0.0.1"], "--url needs --sha256"),
+        (
+            ["download", "old", "--engine", "moonshine", "--hub", "a/b"],
+            "has a model old already; choose another name, or remove it with: vivavoce models remove old",
+        ),
+        (["download", "whisper-small", "--engine", "moonshine"], "whisper-small is a model of faster-whisper: leave"),
+        (["download", "x", "--engine", "moonshine", "--hub", "nonsense"], "--hub nonsense is no repository"),
+        (["download", "x", "--engine", "moonshine", "--hub", "a/b", *SUM], "--sha256 is the checksum of what --url"),
+        (
+            ["download", "x", "--engine", "moonshine", "--url", "http://[bad/x", *SUM],
+            "--url http://[bad/x is no address",
+        ),
+        (["download", "x", "--engine", "moonshine", "--url", "nonsense", *SUM], "--url nonsense is no address"),
+        (["download", "x", "--engine", "moonshine", "--url", "ftp://a/b", *SUM], "https:// or http://"),
+        (["download", "x", "--engine", "moonshine", "--url", "https:///b", *SUM], "https:// or http:// and a host"),
+        (["download", "x", "--engine", "moonshine", "--url", "file:///b", *SUM], "is on this machine"),
+        (["remove", "x"], "there is no model x"),
+        (["remove", "x", "--files"], "there is no model x"),
+        (["remove", "..", "--files"], "'..' is no name for a model"),
         (["verify", "x"], "there is no model x"),
     ],
 )
@@ -432,6 +456,107 @@ def test_mistakes_are_one_line_and_change_nothing(tmp_path, capsys, arguments, s
     assert said in line
     assert left_in(tmp_path) == ["models.toml"]
     assert (tmp_path / "models.toml").read_text() == text
+
+
+def test_no_change_of_many_at_once_is_lost(tmp_path):
+    """Each command waits for the one before."""
+    names = [f"m{nth}" for nth in range(6)]
+    settings = load_settings(data_dir=tmp_path)
+
+    def change(name: str) -> None:
+        write_table(settings, name, {"engine": "moonshine"}, taken=None)
+
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        list(threads.map(change, names))
+    assert sorted(read_entries(tmp_path / "models.toml")) == sorted(names)
+    assert left_in(tmp_path) == ["models.toml"]
+
+
+def test_a_link_stays_a_link_and_a_mode_stays_the_mode(tmp_path):
+    """The file may be kept elsewhere, and be for some to read alone."""
+    kept = tmp_path / "kept" / "ours.toml"
+    kept.parent.mkdir()
+    kept.write_text("# ours\n")
+    kept.chmod(0o640)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models.toml").symlink_to(kept)
+    place = ["--data-dir", str(tmp_path / "data")]
+    assert run(["models", "add", "new", "--engine", "moonshine", *place]) == 0
+    assert (tmp_path / "data" / "models.toml").is_symlink()
+    assert kept.read_text() == '# ours\n\n[new]\nengine = "moonshine"\n'
+    assert kept.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_model_is_removed_with_its_files_where_that_is_wanted(site, tmp_path, capsys):
+    """Not while another one uses them; other tables and comments stay, and so does what is elsewhere."""
+    place = ["--data-dir", str(tmp_path)]
+    site.pages["/a.bin"] = b"weights"
+    url = ["--url", f"{site.url}/a.bin", "--sha256", sha(b"weights")]
+    assert run(["models", "download", "a", "--engine", "moonshine", *url, *place]) == 0
+    own = tmp_path / "models" / "a"
+    assert run(["models", "add", "b", "--engine", "moonshine", "--model", str(own), "--partials", "a", *place]) == 0
+    capsys.readouterr()
+    for arguments, said in (
+        (["a", "--files"], f"{own} is the model of b too"),
+        (["a"], "b.partials: must name another model"),
+    ):
+        assert run(["models", "remove", *arguments, *place]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert run(["models", "remove", "b", "--files", *place]) == 0
+    assert f"b is removed; {own} stays as it is" in capsys.readouterr().err
+    assert run(["models", "remove", "a", *place]) == 0
+    assert f"a is removed; {own} stays as it is" in capsys.readouterr().err
+    assert run(["models", "remove", "a", *place]) == 1
+    assert f"add --files to remove {own}" in capsys.readouterr().err
+    assert run(["models", "remove", "a", "--files", *place]) == 0
+    assert left_in(tmp_path) == ["models", "models.toml"]
+    assert (tmp_path / "models.toml").read_text() == ""
+
+
+def test_what_to_add_is_printed_for_a_shell(tmp_path, capsys):
+    """Whatever directories are called."""
+    place = tmp_path / "my data"
+    (place / "models" / "x").mkdir(parents=True)
+    options = ["--engine", "moonshine", "--hub", "a/b", "--data-dir", str(place)]
+    assert run(["models", "download", "x", *options]) == 1
+    assert f"--model '{place}/models/x', or remove it with: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"%s  a\xff.bin", []),
+        (b"%s *a\xff.bin\r\n", []),
+        (b"\n%s  b.bin\n", ["b.bin"]),
+    ],
+)
+def test_checksums_are_read_as_sha256sum_writes_them(tmp_path, line, found):
+    """Of texts and of binary files, whatever their names are written in."""
+    (tmp_path / os.fsdecode(b"a\xff.bin")).write_bytes(b"weights")
+    (tmp_path / "SHA256SUMS").write_bytes(line % sha(b"weights").upper().encode())
+    assert wrong_files(tmp_path) == found
+
+
+def test_checksums_of_another_form_are_told(tmp_path):
+    """By file and line."""
+    (tmp_path / "SHA256SUMS").write_text(f"{sha(b'')}  x\nmodel.bin\n")
+    with pytest.raises(SetupError, match=r"SHA256SUMS: line 2 is not as sha256sum writes it"):
+        wrong_files(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["", 'model = "tiny"\n'])
+def test_checksums_of_the_current_directory_are_not_the_models(tmp_path, monkeypatch, capsys, model):
+    """A model without a directory, or with the name of one that is here, has none."""
+    (tmp_path / "here" / "tiny").mkdir(parents=True)
+    for place in (tmp_path / "here", tmp_path / "here" / "tiny"):
+        (place / "SHA256SUMS").write_text(f"{sha(b'')}  x\n")
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "models.toml").write_text(f'[own]\nengine = "moonshine"\n{model}')
+    run(["models", "verify", "own", "--data-dir", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert "changed since" not in captured.err
+    assert "as downloaded" not in captured.out
 
 
 def test_the_list_is_json_whatever_is_wrong_with_a_model(tmp_path, capsys):

@@ -10,6 +10,8 @@ again; a wrong file is removed. The checksums of what was fetched stay in the mo
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ TIMEOUT_S = 30.0
 
 _OK, _PARTIAL, _NO_RANGE = 200, 206, 416
 _LOCK, _WHOLE = "lock", "whole"
+_SUM = re.compile(rb"(?P<digest>[0-9a-fA-F]{64}) [ *](?P<name>.+)")
 
 
 class Interrupted(VivavoceError):
@@ -125,13 +128,35 @@ def sha256_of(path: Path) -> str:
 
 
 def wrong_files(directory: Path) -> list[str] | None:
-    """Name the files that are not as they were fetched, None where no checksums were kept."""
+    """Name the files that are not as they were fetched, None where no checksums were kept.
+
+    Raises `SetupError` where these are not in a form that `sha256sum` writes.
+    """
+    path = directory / SUMS
     try:
-        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        lines = path.read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    kept = [line.split("  ", 1) for line in lines if line]
-    return [name for digest, name in kept if not _is(directory / name, digest)]
+    found = []
+    for number, line in enumerate(lines, 1):
+        kept = _SUM.fullmatch(line)
+        if kept is None and line.strip():
+            raise SetupError(f"{path}: line {number} is not as sha256sum writes it; write it again, or remove the file")
+        if kept is not None and not _is(directory / os.fsdecode(kept["name"]), kept["digest"].decode().lower()):
+            found.append(os.fsdecode(kept["name"]))
+    return found
+
+
+def forget(target: Path) -> None:
+    """Remove a model's directory, and what a download of it left; raises `SetupError` while there is one."""
+    part = part_of(target)
+    if part.exists():
+        with _held(part):
+            shutil.rmtree(part, ignore_errors=True)
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        shutil.rmtree(target)
 
 
 def _is(path: Path, digest: str) -> bool:
@@ -184,27 +209,36 @@ def _beside(target: Path) -> Iterator[Path]:
 
     What came stays there for the next try where that fails, unless there is not a byte of it.
     """
-    from filelock import FileLock, Timeout
-
     part = part_of(target)
     part.mkdir(parents=True, exist_ok=True)
+    with _held(part):
+        try:
+            if target.exists():
+                raise SetupError(f"{target} is there already: another vivavoce has downloaded it meanwhile")
+            yield part
+            shutil.rmtree(part, ignore_errors=True)
+        except OSError as error:
+            raise SetupError(
+                f"{part}: {error.strerror or error}; what came is kept: make room there, and run the same command "
+                "again to go on, or choose another place with --data-dir"
+            ) from error
+        finally:
+            _forget_if_empty(part)
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Let no other process use the directory meanwhile; raises `SetupError` where one does."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(part / _LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise SetupError(f"{target.name} is being downloaded by another vivavoce; wait for that one") from None
+        raise SetupError(f"{part.stem} is being downloaded by another vivavoce; wait for that one") from None
     try:
-        if target.exists():
-            raise SetupError(f"{target} is there already: another vivavoce has downloaded it meanwhile")
-        yield part
-        shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise SetupError(
-            f"{part}: {error.strerror or error}; what came is kept: make room there, and run the same command again "
-            "to go on, or choose another place with --data-dir"
-        ) from error
+        yield
     finally:
-        _forget_if_empty(part)
         lock.release()
 
 

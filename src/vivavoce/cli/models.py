@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 FEW_LANGUAGES = 4
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What `model` of an init request is to call it.")]
@@ -75,6 +77,7 @@ def add(
 
     It becomes a table in models.toml of the data directory; other tables and comments there stay as they are.
     """
+    from vivavoce.cli.model_tables import write_table
     from vivavoce.config import load_settings
 
     settings = load_settings(data_dir=data_dir, config=config)
@@ -88,7 +91,8 @@ def add(
         "engine_threads": engine_threads,
         "partials": partials,
     }
-    _write(settings, name, {key: value for key, value in table.items() if value is not None}, replace=replace)
+    given = {key: value for key, value in table.items() if value is not None}
+    write_table(settings, name, given, taken=None if replace else "choose another name, or give --replace")
     typer.echo(f"{name} is added; try it with: vivavoce models verify {name}", err=True)
 
 
@@ -110,14 +114,19 @@ def download(
 ) -> None:
     """Download a model and add it; a download that was cut off goes on when the command runs again."""
     from vivavoce.cli.fetching import Interrupted, fetch_from_hub, fetch_from_url, part_of
+    from vivavoce.cli.model_tables import check_table, write_table
     from vivavoce.config import load_settings
 
     settings = load_settings(data_dir=data_dir, config=config)
     engine, source = _source(name, engine, hub, url, sha256)
-    _check(settings, name, {"engine": engine}, replace=False)
-    target = settings.data_dir / "models" / name
+    taken = f"choose another name, or remove it with: {_command('remove', name)}"
+    check_table(settings, name, {"engine": engine}, taken=taken)
+    target = _downloads(settings, name)
     if target.exists():
-        raise SetupError(f"{target} is there already; add it with: {_add(name, engine, target)}")
+        raise SetupError(
+            f"{target} is there already; add it with: {_add(name, engine, target)}, or remove it with: "
+            f"{_command('remove', name, '--files')}"
+        )
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         if source.url is not None and source.sha256 is not None:
@@ -130,8 +139,42 @@ def download(
         if part_of(target).exists():
             typer.echo(f"vivavoce: {name}: what came is kept; run the same command again to go on", err=True)
         raise
-    _write(settings, name, {"engine": engine, "model": str(target)}, replace=False)
+    write_table(settings, name, {"engine": engine, "model": str(target)}, taken=taken)
     typer.echo(f"{name} is in {target} and added; try it with: vivavoce models verify {name}", err=True)
+
+
+@app.command(epilog="Example: vivavoce models remove whisper-small --files")
+def remove(
+    name: Name,
+    files: Annotated[
+        bool, typer.Option("--files", help="Its directory among the downloads too, and what is left of a download.")
+    ] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Remove a model; sessions of a running server that have it keep it until they end."""
+    from vivavoce.cli.fetching import forget, part_of
+    from vivavoce.cli.model_tables import remove_table
+    from vivavoce.config import load_settings
+    from vivavoce.runtime.entries import models_file, read_entries
+
+    settings = load_settings(data_dir=data_dir, config=config)
+    entries = read_entries(models_file(settings))
+    own = _downloads(settings, name)
+    left = own.exists() or part_of(own).exists()
+    if name not in entries and not (files and left):
+        has_files = f", but files: add --files to remove {own}" if left else ": see `vivavoce models list`"
+        raise SetupError(f"there is no model {name} in {models_file(settings)}{has_files}")
+    users = sorted(other for other, entry in entries.items() if other != name and entry.model == str(own))
+    if files and users:
+        raise SetupError(f"{own} is the model of {', '.join(users)} too; remove that first, or leave --files out")
+    if name in entries:
+        remove_table(settings, name)
+    if files:
+        forget(own)
+    elsewhere = entries[name].model if name in entries else None
+    kept = own if left and not files else elsewhere if elsewhere not in {None, str(own)} else None
+    typer.echo(f"{name} is removed" + (f"; {kept} stays as it is" if kept is not None else ""), err=True)
 
 
 @app.command(epilog="Example: vivavoce models verify whisper-small")
@@ -145,11 +188,13 @@ def verify(name: Name, data_dir: DataDir = None, config: Config = None) -> None:
     entries = read_entries(models_file(settings))
     if name not in entries:
         raise SetupError(f"there is no model {name} in {models_file(settings)}: see `vivavoce models list`")
-    wrong = wrong_files(Path(entries[name].model or ""))
+    # A name that the engine knows may be that of a directory here, which is none of its business.
+    directory = Path(entries[name].model or "").expanduser()
+    wrong = wrong_files(directory) if directory.is_absolute() else None
     if wrong:
         raise SetupError(
-            f"{name}: changed since the download: {', '.join(wrong)}; remove its directory and table, "
-            "and download it again"
+            f"{name}: changed since the download: {', '.join(wrong)}; remove it with: "
+            f"{_command('remove', name, '--files')}, and download it again"
         )
     begin = time.perf_counter()
     info = _use(recipe_of(name, entries, settings))
@@ -210,6 +255,13 @@ def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
         }
 
 
+def _downloads(settings: Settings, name: str) -> Path:
+    """Give where a model of this name is downloaded to."""
+    if Path(name).name != name or name.startswith("."):
+        raise SetupError(f"{name!r} is no name for a model")
+    return settings.data_dir / "models" / name
+
+
 def _languages(codes: list[str] | None) -> str:
     if codes is None:
         return "?"
@@ -231,16 +283,44 @@ def _source(
     from vivavoce.plugins import KnownModel
     from vivavoce.runtime.engines import known_models
 
+    if sha256 is not None and url is None:
+        raise SetupError("--sha256 is the checksum of what --url gives; the hub tells those of its files itself")
     if hub is None and url is None:
-        known = {model.name: (owner, model) for owner, model in known_models()}
-        if name not in known:
+        known = {owner: model for owner, model in known_models() if model.name == name}
+        if not known:
             raise SetupError(f"no engine knows a model {name}: see `vivavoce models list`, or give --hub or --url")
-        return known[name]
+        if engine is not None and engine not in known:
+            raise SetupError(f"{name} is a model of {', '.join(known)}: leave --engine out, or give --hub or --url")
+        owner = engine or next(iter(known))
+        return owner, known[owner]
     if engine is None or (hub is not None and url is not None):
         raise SetupError("give --engine with either --hub or --url, so that it is known what runs the model")
+    if hub is not None and not _REPOSITORY.fullmatch(hub):
+        raise SetupError(f"--hub {hub} is no repository of the hub, which is written OWNER/NAME")
+    if url is not None and (problem := _no_address(url)):
+        raise SetupError(f"--url {url} {problem}")
     if url is not None and (sha256 is None or not _SHA256.fullmatch(sha256)):
         raise SetupError("--url needs --sha256 with the 64 digits of what it gives, which the model's makers publish")
     return engine, KnownModel(name=name, model=name, repository=hub, url=url, sha256=sha256)
+
+
+def _no_address(url: str) -> str | None:
+    """Say why nothing could be fetched from there, if that is so."""
+    from urllib.parse import urlsplit
+
+    import httpx
+
+    try:
+        address = httpx.URL(url)
+        # It escapes some of what this one refuses.
+        urlsplit(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        return f"is no address: {str(error).rstrip('.')}"
+    if address.scheme == "file":
+        return "is on this machine; unpack it, and add its directory with `vivavoce models add`"
+    if address.scheme not in {"http", "https"} or not address.host:
+        return "is no address that is fetched from; give one that begins with https:// or http:// and a host"
+    return None
 
 
 def _way_out(problem: str, name: str, engine: str, source: KnownModel, *, kept: bool) -> str:
@@ -259,35 +339,8 @@ def _way_out(problem: str, name: str, engine: str, source: KnownModel, *, kept: 
 
 
 def _add(name: str, engine: str, directory: Path) -> str:
-    return f"vivavoce models add {name} --engine {engine} --model {directory}"
+    return _command("add", name, "--engine", engine, "--model", str(directory))
 
 
-def _check(settings: Settings, name: str, table: dict[str, Any], *, replace: bool) -> Any:
-    """Give the file's text with one more table, as an editable document; raises `SetupError` where that is none."""
-    import tomlkit
-
-    from vivavoce.runtime.entries import check_entries, models_file, read_entries
-
-    path = models_file(settings)
-    if name == settings.engine:
-        raise SetupError(f"{name} is the name of the server's default model; choose another")
-    if name in read_entries(path) and not replace:
-        raise SetupError(f"{path} has a model {name} already; choose another name, or give --replace")
-    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-    document[name] = table
-    check_entries(document.unwrap(), path)
-    return document
-
-
-def _write(settings: Settings, name: str, table: dict[str, Any], *, replace: bool) -> None:
-    """Add a table to the file; a running server sees the old text or the new one, never half of it."""
-    import tomlkit
-
-    from vivavoce.runtime.entries import models_file
-
-    document = _check(settings, name, table, replace=replace)
-    path = models_file(settings)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(tomlkit.dumps(document), encoding="utf-8")
-    beside.replace(path)
+def _command(*arguments: str) -> str:
+    return shlex.join(["vivavoce", "models", *arguments])
