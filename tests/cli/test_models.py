@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from vivavoce.cli.model_tables import write_table
 from vivavoce.config import load_settings
 from vivavoce.errors import SetupError
 from vivavoce.runtime.entries import read_entries
+from vivavoce.testing.engines import ScriptedEngine
 from whisper_model import make_model
 
 SUM = ["--sha256", "0" * 64]
@@ -397,6 +398,24 @@ def test_without_a_network_one_line_says_what_to_do(site, tmp_path, capsys, monk
     assert "vivavoce models add whisper-tiny --engine faster-whisper --model DIR" in line
     assert left_in(tmp_path / "data" / "models") == []
     assert not (tmp_path / "data" / "models.toml").exists()
+
+
+def test_a_model_is_verified_by_what_it_hears(tmp_path, capsys):
+    """The recording at the rate that engines are promised."""
+    (tmp_path / "models.toml").write_text('[own]\nengine = "moonshine"\n')
+    assert run(["models", "verify", "own", "--data-dir", str(tmp_path)]) == 0
+    assert "it was the best of times" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize(("language", "code"), [("en", 1), ("nl", 0)])
+def test_a_model_that_hears_nothing_is_told(tmp_path, capsys, monkeypatch, language, code):
+    """It fails, unless the speech is in a language that it does not know."""
+    deaf = ScriptedEngine(lambda clip: "")
+    deaf.info = replace(deaf.info, languages=frozenset({language}))
+    monkeypatch.setattr("vivavoce.runtime.engines.Recipe.make", lambda recipe: deaf)
+    (tmp_path / "models.toml").write_text('[own]\nengine = "moonshine"\n')
+    assert run(["models", "verify", "own", "--data-dir", str(tmp_path)]) == code
+    assert "heard no word in 4 s" in capsys.readouterr().err if code else "heard: no word" in capsys.readouterr().out
 
 
 # The file

@@ -30,13 +30,14 @@ def test_the_printed_engine_keeps_the_contract(monkeypatch):
     assert len([line for line in engine.splitlines() if line]) == 30
     module = ModuleType("our_engine")
     exec(compile(engine, str(PAGE), "exec"), module.__dict__)
-    (heard,) = module.SphinxEngine(EngineSettings()).transcribe([Clip(key="a", samples=SPEECH, final=True)])
-    assert "best" in [word.text for word in heard.words]
     monkeypatch.setitem(sys.modules, "our_engine", module)
     names: dict[str, object] = {}
     exec(compile(check, str(PAGE), "exec"), names)
     with pytest.raises(AssertionError, match="a final does not depend on its key"):
         names["check_engine"](lambda: Careless("a final does not depend on its key"), names["speech"])
+    assert len(names["speech"]) == 2 * SAMPLE_RATE
+    (heard,) = module.SphinxEngine(EngineSettings()).transcribe([Clip(key="a", samples=names["speech"], final=True)])
+    assert "best" in [word.text for word in heard.words]
 
 
 def test_the_printed_package_names_the_printed_engine():

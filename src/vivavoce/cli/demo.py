@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vivavoce.cli.screen import LiveText
+    from vivavoce.model import Samples
 
 RECORDING = "two_cities.wav"
 LENGTH_S = 24.0
@@ -69,6 +70,20 @@ def recording_path() -> Path:
         if path.is_file():
             return path
     raise SetupError(f"{RECORDING} is missing: install moonshine-voice==0.1.0 again")
+
+
+def recorded_speech(length_s: float) -> Samples:
+    """Give the beginning of the recording, English speech, as an engine hears it: 16 kHz, mono, float32.
+
+    Raises `SetupError` where the wheel lacks the recording.
+    """
+    import numpy as np
+
+    from vivavoce.cli.recording import open_recording
+
+    with open_recording(str(recording_path())) as recording:
+        pcm = b"".join(recording.chunks(length_s))
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
 
 
 @dataclass(slots=True)

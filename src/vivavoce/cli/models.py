@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vivavoce.config import Settings
     from vivavoce.plugins import EngineInfo, KnownModel
+    from vivavoce.runtime.engines import Recipe
 
 app = typer.Typer(
     name="models",
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 
 FEW_LANGUAGES = 4
+VERIFIED_S = 4.0
+"""How much speech a model is tried with."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -179,7 +182,7 @@ def remove(
 
 @app.command(epilog="Example: vivavoce models verify whisper-small")
 def verify(name: Name, data_dir: DataDir = None, config: Config = None) -> None:
-    """Compare a model's files with what was downloaded, load it, and let it decode a second of speech."""
+    """Compare a model's files with what was downloaded, load it, and say what it hears in some seconds of speech."""
     from vivavoce.cli.fetching import wrong_files
     from vivavoce.config import load_settings
     from vivavoce.runtime.entries import models_file, read_entries, recipe_of
@@ -197,29 +200,27 @@ def verify(name: Name, data_dir: DataDir = None, config: Config = None) -> None:
             f"{_command('remove', name, '--files')}, and download it again"
         )
     begin = time.perf_counter()
-    info = _use(recipe_of(name, entries, settings))
+    info, heard = _use(recipe_of(name, entries, settings))
     files = "its files are as downloaded, and " if wrong is not None else ""
-    typer.echo(f"{name}: {files}{info.name} was loaded and used in {time.perf_counter() - begin:.1f} s")
+    used = f"{name}: {files}{info.name} was loaded and used in {time.perf_counter() - begin:.1f} s"
+    if not heard and "en" in info.languages:
+        raise SetupError(f"{used}, but heard no word in {VERIFIED_S:.0f} s of English speech: it may be damaged")
+    typer.echo(f"{used}; of {VERIFIED_S:.0f} s of English speech it heard: {heard or 'no word'}")
 
 
-def _use(recipe: Any) -> EngineInfo:
-    import wave
+def _use(recipe: Recipe) -> tuple[EngineInfo, str]:
+    """Make an engine and let it decode English speech once; give what it is and what it heard."""
+    from vivavoce.cli.demo import recorded_speech
+    from vivavoce.model import Clip
 
-    import numpy as np
-
-    from vivavoce.cli.demo import recording_path
-    from vivavoce.model import SAMPLE_RATE, Clip
-
-    with wave.open(str(recording_path())) as speech:
-        pcm = np.frombuffer(speech.readframes(SAMPLE_RATE), np.int16)
+    clip = Clip(key="verify", samples=recorded_speech(VERIFIED_S), final=True)
     engine = recipe.make()
     try:
-        clip = Clip(key="verify", samples=pcm.astype(np.float32) / np.float32(32768), final=True)
-        engine.transcribe([clip])
+        (heard,) = engine.transcribe([clip])
         info: EngineInfo = engine.info
     finally:
         engine.close()
-    return info
+    return info, " ".join(word.text for word in heard.words)
 
 
 def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
