@@ -83,6 +83,18 @@ def test_languages_are_those_of_the_contract(engine, models):
     assert FasterWhisperEngine(EngineSettings(model=str(models["cantonese"]))).info.languages == LANGUAGES
 
 
+@pytest.mark.parametrize("name", ["whisper-distil-large-v3", "faster-distil-whisper-large-v3", "distil-large-v3.5-ct2"])
+def test_a_distilled_model_knows_english_alone(models, tmp_path, name):
+    """Whatever its tokens say, it has learnt nothing else; its name tells, which downloads give to the directory."""
+    (tmp_path / name).symlink_to(models["many"])
+    settings = EngineSettings(model=str(tmp_path / name))
+    assert FasterWhisperEngine.describe(settings).languages == {"en"}
+    made = FasterWhisperEngine(settings)
+    assert made.info.languages == {"en"}
+    (heard,) = made.transcribe([final(SPEECH)])
+    assert heard.language == "en"
+
+
 @pytest.mark.parametrize("name", ["many", "english", "cantonese"])
 def test_a_model_is_described_without_being_loaded(models, name):
     """What its files say is what the engine says of itself."""
