@@ -51,7 +51,7 @@ def test_the_commands_are_those_promised():
             "doctor",
             "version",
         ]
-        + [f"models {each}" for each in ("list", "add", "download", "verify")]
+        + [f"models {each}" for each in ("list", "add", "download", "remove", "verify")]
         + [f"sessions {each}" for each in ("list", "show", "watch", "delete", "download")]
     )
 

@@ -239,6 +239,16 @@ def test_a_full_disk_is_one_line_and_keeps_what_came(site, tmp_path):
         assert not part_of(tmp_path / name / "m").exists()
 
 
+def test_output_that_cannot_be_written_is_one_line():
+    """Such as on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([program(), "version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "vivavoce: No space left on device: make room for what this command writes, and run it again"
+    ]
+
+
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
     """Let no file of this process grow beyond a size, which it hears of as it does of a full disk."""

@@ -83,7 +83,7 @@ def test_languages_are_those_of_the_contract(engine, models):
     assert FasterWhisperEngine(EngineSettings(model=str(models["cantonese"]))).info.languages == LANGUAGES
 
 
-@pytest.mark.parametrize("name", ["whisper-distil-large-v3", "faster-distil-whisper-large-v3", "distil-large-v3.5-ct2"])
+@pytest.mark.parametrize("name", ["whisper-distil-large-v3", "distil-large-v3.5-ct2"])
 def test_a_distilled_model_knows_english_alone(models, tmp_path, name):
     """Whatever its tokens say, it has learnt nothing else; its name tells, which downloads give to the directory."""
     (tmp_path / name).symlink_to(models["many"])

@@ -6,6 +6,7 @@ inside functions, so that `vivavoce --help` is quick.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -110,6 +111,9 @@ def _explain(error: Exception) -> int:
             return 1
         case OSError(filename=str() | os.PathLike() as name):
             _report(f"{name}: {error.strerror}")
+            return 1
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            _report(f"{error.strerror}: make room for what this command writes, and run it again")
             return 1
         case typer.TyperException():
             return _report_usage(error)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="models",
-    help="List, add, download and verify the models that sessions may name.",
+    help="List, add, download, verify and remove the models that sessions may name.",
     epilog="Example: vivavoce models download whisper-small",
     no_args_is_help=True,
 )
