@@ -371,7 +371,9 @@ def test_a_download_from_the_hub_goes_on_where_it_stopped(site, tmp_path, monkey
     as_hub(site, "owner/other", {"config.json": b"{}", "model.bin": content})
     site.asked.clear()
     fetch_from_hub("owner/other", [], tmp_path / "m")
-    assert [(path.rpartition("/")[2], asked) for _, path, asked in site.asked] == [
+    # The hub's library may ask for something of its own.
+    files = [(path.rpartition("/")[2], asked) for _, path, asked in site.asked if "owner/other" in path]
+    assert files == [
         ("other", None),
         ("model.bin", f"bytes={2000 * TRIES}-"),
     ]
