@@ -11,9 +11,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from vivavoce.errors import INVALID, InvalidConfig
+from vivavoce.wire.fields import AUTO, plain_language
 
 PARAMETERS = {
-    "language": "spoken languages, such as en or en,nl",
+    "language": "spoken languages, such as en or en,nl; or auto",
     "endpointing": "silence that closes an utterance, in seconds",
     "model": "name of the model",
     "custom_vocabulary": "words and names to listen for, with commas between them",
@@ -40,7 +41,8 @@ def request_of(
         # Nobody on the line reads them.
         "messages_config": {"receive_acknowledgments": False},
     }
-    if languages := _listed(parameters.get("language", "")):
+    languages = [plain_language(tag) for tag in _listed(parameters.get("language", ""))]
+    if languages and AUTO not in languages:
         request["language_config"] = {"languages": languages}
     if endpointing := parameters.get("endpointing"):
         request["endpointing"] = _number("endpointing", endpointing)

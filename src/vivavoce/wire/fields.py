@@ -37,6 +37,9 @@ _CODES = (  # one string, since a list would be broken into a hundred lines
     "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd "
     "si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
 )
+AUTO = "auto"
+"""What doors with a single text for languages call one that is found out."""
+
 LANGUAGES = frozenset(_CODES.split())
 """Codes that the protocol knows as spoken languages."""
 
@@ -62,6 +65,11 @@ _Object = TypeVar("_Object", bound="Fields")
 def whole(value: Any) -> Any:
     """Give a float without a fraction as the integer that it stands for, and anything else as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain_language(tag: str) -> str:
+    """Give a language's code in lower case and without a region: `en-US` is `en`."""
+    return tag.strip().lower().replace("_", "-").partition("-")[0]
 
 
 def _unicode(value: str) -> str:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_core import PydanticCustomError
 
 from vivavoce.errors import InvalidConfig, MalformedMessage
-from vivavoce.wire.fields import LANGUAGES, Fields, Text, Whole, checked
+from vivavoce.wire.fields import AUTO, LANGUAGES, Fields, Text, Whole, checked, plain_language
 from vivavoce.wire.opening import (
     Audio,
     Complaint,
@@ -38,7 +38,6 @@ NAMES = {"language_config.languages": "language", "realtime_processing.diarizati
 
 MAX_CALL_ID_CHARS = 500
 
-_AUTO = "auto"
 _ENCODINGS = {"pcm_s16le": "wav/pcm", "mulaw": "wav/ulaw", "alaw": "wav/alaw", "opus": "wav/pcm"}
 _COMPRESSIONS: dict[str, Compression] = {"opus": "opus"}
 _KEYS = ("x_gladia_key", "api_key", "x-gladia-key")
@@ -47,9 +46,9 @@ _CONFIG = 'a config message, such as {"type": "config", "sample_rate": 16000}'
 
 def _language(value: str) -> str:
     """Give the code without a region: `en-US` is English."""
-    code = value.lower().replace("_", "-").partition("-")[0]
-    if code != _AUTO and code not in LANGUAGES:
-        listed = ", ".join([_AUTO, *sorted(LANGUAGES)])
+    code = plain_language(value)
+    if code != AUTO and code not in LANGUAGES:
+        listed = ", ".join([AUTO, *sorted(LANGUAGES)])
         raise PydanticCustomError("problem", "must be one of the following values: {listed}", {"listed": listed})
     return code
 
@@ -58,7 +57,7 @@ class StreamConfig(Fields):
     """The first message; every field but `type` may be left out."""
 
     type: Literal["config"]
-    language: Annotated[str, AfterValidator(_language)] = _AUTO
+    language: Annotated[str, AfterValidator(_language)] = AUTO
     sample_rate: Whole = Field(default=16_000, ge=8_000, le=48_000)
     encoding: Literal["pcm_s16le", "mulaw", "alaw", "opus"] = "pcm_s16le"
     diarization: bool = False
@@ -136,7 +135,7 @@ def _request(asked: StreamConfig) -> dict[str, Any]:
         "bit_depth": 16,
         "sample_rate": asked.sample_rate,
         "channels": 1,
-        "language_config": {"languages": [] if asked.language == _AUTO else [asked.language]},
+        "language_config": {"languages": [] if asked.language == AUTO else [asked.language]},
         "messages_config": flags(partials=asked.enable_partials),
     }
     if asked.diarization:
