@@ -6,7 +6,8 @@ internal error. No message here ever carries a transcript, audio, a key or a tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 
@@ -31,7 +32,7 @@ class InvalidConfig(RequestError):
 
     code = "invalid_config"
 
-    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
 
@@ -136,3 +137,15 @@ class SetupError(VivavoceError):
     """The machine or its settings are not fit to start: one line that says how to mend it."""
 
     code = "setup"
+
+
+def reason_of(error: VivavoceError, names: Mapping[str, str] | None = None) -> str:
+    """Say in one line what is wrong: the problems with a request, where it has some; `names` are as for `renamed`."""
+    return renamed("; ".join(getattr(error, "problems", ())) or str(error), names or {})
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Call fields of v2 as a door does that has other `names` for them, and one text for what is a list there."""
+    for theirs, ours in names.items():
+        text = re.sub(rf"{re.escape(theirs)}(\.\d+)?", ours, text)
+    return text

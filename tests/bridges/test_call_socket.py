@@ -101,6 +101,15 @@ async def test_the_log_names_the_peer_that_was_judged():
     assert [entry["peer"] for entry in logged] == ["203.0.113.9"]
 
 
+async def test_the_reason_of_a_close_begins_with_what_is_wrong():
+    """There is no room for more, and the peer knows its parameters only."""
+    line = Line()
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
+        await socket.accept()
+        raise InvalidConfig("not valid", ["language_config.languages.0 must be spoken"])
+    assert line.sent[-1]["reason"] == "language must be spoken"
+
+
 async def test_a_peer_that_leaves_before_its_first_message_is_not_written_to():
     """Its socket is closed already."""
     line = Line({"type": "websocket.disconnect", "code": 1006})

@@ -21,7 +21,7 @@ import structlog
 from vivavoce.bridges.calls import Call, parameters_of
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
 from vivavoce.config import option_names
-from vivavoce.errors import MalformedMessage, NotAllowed, SetupError, UnsupportedAudio, VivavoceError
+from vivavoce.errors import MalformedMessage, NotAllowed, SetupError, UnsupportedAudio, VivavoceError, reason_of
 from vivavoce.reception.origin import is_loopback
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
@@ -39,7 +39,7 @@ from vivavoce.wire.audiosocket import (
     error_frame,
     silence_frame,
 )
-from vivavoce.wire.call import request_of
+from vivavoce.wire.call import NAMES, request_of
 
 if TYPE_CHECKING:
     from vivavoce.bridges.calls import Calls, Leg
@@ -139,7 +139,7 @@ class _Connection:
             await self._call()
         except VivavoceError as error:
             metrics.CALLS.labels(NAME, "refused").inc()
-            reason = "; ".join([str(error), *getattr(error, "problems", ())])
+            reason = reason_of(error, NAMES)
             log.warning("call refused", bridge=NAME, peer=self._peer, reason=reason)
             await self._send(_farewell(error))
         except (OSError, TimeoutError) as error:

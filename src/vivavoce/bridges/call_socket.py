@@ -17,10 +17,11 @@ import structlog
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, carry
-from vivavoce.errors import MalformedMessage, VivavoceError
+from vivavoce.errors import MalformedMessage, VivavoceError, reason_of
 from vivavoce.reception.endings import CLOSE_CODES
 from vivavoce.reception.origin import peer_of
 from vivavoce.runtime import metrics
+from vivavoce.wire.call import NAMES
 from vivavoce.wire.live import CloseCode
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ async def call_socket(websocket: WebSocket, bridge: str, settings: Settings) -> 
         log.info("call without audio", bridge=bridge, peer=peer)
     except VivavoceError as error:
         metrics.CALLS.labels(bridge, "refused").inc()
-        reason = "; ".join([str(error), *getattr(error, "problems", ())])
+        reason = reason_of(error, NAMES)
         log.warning("call refused", bridge=bridge, peer=peer, reason=reason)
         await socket.close(TRY_LATER if error.retryable else POLICY, reason)
 

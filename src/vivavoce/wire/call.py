@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from vivavoce.errors import INVALID, InvalidConfig
-from vivavoce.wire.fields import AUTO, plain_language
+from vivavoce.errors import INVALID, InvalidConfig, renamed
+from vivavoce.wire.fields import AUTO, checked, plain_language
+from vivavoce.wire.schema import InitRequest
 
 PARAMETERS = {
     "language": "spoken languages, such as en or en,nl; or auto",
@@ -23,6 +24,15 @@ PARAMETERS = {
 }
 """What a call may ask of its session, and how it is written; anything else is ignored."""
 
+NAMES = {
+    "language_config.languages": "language",
+    "realtime_processing.custom_vocabulary_config.vocabulary": "custom_vocabulary",
+    "realtime_processing.custom_vocabulary": "custom_vocabulary",
+    "custom_metadata": "metadata",
+    "callback_config.url": "callback_url",
+}
+"""The parameters that stand for fields of v2, by the fields' names."""
+
 _METADATA = "metadata."
 
 
@@ -31,7 +41,7 @@ def request_of(
 ) -> dict[str, Any]:
     """Give an init request, as the body of `POST /v2/live`, with the call's own `metadata` over what it asks to keep.
 
-    Raises `InvalidConfig` for a parameter that cannot be read; what its value may be is checked with the request.
+    Raises `InvalidConfig` for a parameter that cannot be read, or whose value no session can have.
     """
     request: dict[str, Any] = {
         "encoding": encoding,
@@ -55,6 +65,10 @@ def request_of(
         }
     if url := parameters.get("callback_url"):
         request |= {"callback": True, "callback_config": {"url": url}}
+    try:
+        checked(InitRequest, request)
+    except InvalidConfig as error:
+        raise InvalidConfig(INVALID, dict.fromkeys(renamed(problem, NAMES) for problem in error.problems)) from None
     return request
 
 

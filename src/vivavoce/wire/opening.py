@@ -27,6 +27,7 @@ from vivavoce.errors import (
     NotAllowed,
     RequestError,
     VivavoceError,
+    reason_of,
 )
 from vivavoce.wire.live import CloseCode
 
@@ -110,10 +111,7 @@ class Dialect(Protocol):
 
 def refusal_of(error: VivavoceError, names: Mapping[str, str]) -> Refusal:
     """Say to a client why its session cannot be opened; `names` are the protocol's own for v2's fields."""
-    text = "; ".join(error.problems) if isinstance(error, InvalidConfig) and error.problems else str(error)
-    for theirs, ours in names.items():
-        text = text.replace(theirs, ours)
-    return Refusal(_code_of(error), text[:_MAX_MESSAGE_CHARS], _close_of(error))
+    return Refusal(_code_of(error), reason_of(error, names)[:_MAX_MESSAGE_CHARS], _close_of(error))
 
 
 def _code_of(error: VivavoceError) -> str:
