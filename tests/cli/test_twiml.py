@@ -74,6 +74,12 @@ def test_a_forked_call_is_held():
         ([SERVER, "--connect", "--tracks", "both"], "what the caller says"),
         ([SERVER, "--metadata", "desk"], "desk=7"),
         ([SERVER, "--vocabulary", "x" * 490], "500 characters"),
+        (["https://speech .example.net"], "must be like"),
+        (["https://me:secret@speech.example.net"], "must be like"),
+        (["https://speech.example.net:99999999"], "must be like"),
+        (["https://[::1"], "must be like"),
+        ([SERVER, "--language", "klingon"], "language must be one of"),
+        ([SERVER, "--endpointing", "99"], "endpointing must not be greater than 10"),
     ],
 )
 def test_what_twilio_would_not_do_is_refused_with_the_way_out(arguments, says, capsys):

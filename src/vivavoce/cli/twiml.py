@@ -13,6 +13,8 @@ from xml.etree import ElementTree as ET
 
 import typer
 
+from vivavoce.reception.origin import host_of
+
 PATH = "/bridges/twilio"
 
 HOLD_S = 3600
@@ -92,6 +94,7 @@ def twiml(
         **dict(_kept(metadata or [])),
     }
     given = {name: value for name, value in parameters.items() if value}
+    _require_readable(given)
     attributes = {"url": _address(url, key), "track": f"{tracks}_track" if tracks is not Tracks.BOTH else "both_tracks"}
     if status_callback is not None:
         attributes["statusCallback"] = status_callback
@@ -115,10 +118,25 @@ def _document(verb: str, attributes: Mapping[str, str], parameters: Mapping[str,
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(response, encoding="unicode")
 
 
+def _require_readable(parameters: Mapping[str, str]) -> None:
+    """Refuse what the server would refuse each call for."""
+    from vivavoce.errors import InvalidConfig, reason_of
+    from vivavoce.wire.call import request_of
+
+    try:
+        request_of(parameters, encoding="wav/ulaw", sample_rate=8_000, metadata={})
+    except InvalidConfig as error:
+        raise typer.BadParameter(f"the server would refuse the call: {reason_of(error)}") from None
+
+
 def _address(url: str, key: str | None) -> str:
     """Give the stream's address at a server; Twilio takes no query in it."""
-    parts = urlsplit(url if "//" in url else f"https://{url}")
-    if parts.scheme not in _SECURE or not parts.hostname or parts.query or parts.path.rstrip("/") not in {"", PATH}:
+    try:
+        parts = urlsplit(url if "//" in url else f"https://{url}")
+        named = parts.scheme in _SECURE and host_of(parts.netloc) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or parts.query or parts.fragment or parts.path.rstrip("/") not in {"", PATH}:
         raise typer.BadParameter("must be like https://speech.example.net: Twilio takes TLS only", param_hint="URL")
     return f"wss://{parts.netloc}{PATH}" + (f"/{quote(key, safe='')}" if key else "")
 
