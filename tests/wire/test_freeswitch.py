@@ -116,9 +116,14 @@ def test_text_that_is_no_object_is_kept_as_it_is(text):
     assert request_for(open_call({"call": "a"}, text))["custom_metadata"] == {"text": text, "call": "a"}
 
 
-def test_a_key_in_metadata_is_taken_out_and_never_shown():
-    """It is kept with no session and printed in no log."""
-    opening = opened(api_key="vv_secret", agent="7")
+@pytest.mark.parametrize(
+    "said",
+    [{name: "vv_secret"} for name in ("api_key", "x_gladia_key", "x-gladia-key", "X-Gladia-Key", "token")]
+    + [{"metadata": {"api_key": "vv_secret"}}],
+)
+def test_a_key_in_metadata_is_taken_out_and_never_shown(said):
+    """By whatever name a door of ours knows; it is kept with no session and printed in no log."""
+    opening = opened(**said, agent="7")
     assert opening.key == "vv_secret"
     assert "vv_secret" not in repr(opening)
     assert "vv_secret" not in json.dumps(request_for(opening))

@@ -37,7 +37,9 @@ DEFAULT_RATE = 8_000
 _CALL_NAMES = ("call", "uuid", "call_id", "callId", "callid", "callSid", "callsid")
 _RATE_NAMES = ("sample_rate", "sampleRate", "rate")
 _MIX_NAMES = ("mix", "mix_type", "mixType", "channels")
-_KEY_NAMES = ("api_key", "x-gladia-key")
+_KEY_NAMES = frozenset({"api_key", "x_gladia_key", "token"})
+"""What a key may be called in metadata, in any case and with hyphens too."""
+
 _MIXES = {"mono": 1, "mixed": 1, "stereo": 2, "1": 1, "2": 2}
 _RATES = {"8k": 8_000, "16k": 16_000, "24k": 24_000, "32k": 32_000, "48k": 48_000}
 _OPTION_VALUES = (str, int, float)
@@ -65,11 +67,13 @@ def open_call(query: Mapping[str, str], metadata: str | None) -> Opening:
     merged = {**said, **query}
     options = {name: merged[name] for name in PARAMETERS if name != "metadata" and name in merged}
     parameters = {name: _option(name, value) for name, value in options.items()}
-    read_out = {*PARAMETERS, *_CALL_NAMES, *_RATE_NAMES, *_MIX_NAMES, *_KEY_NAMES}
+    read_out = {*PARAMETERS, *_CALL_NAMES, *_RATE_NAMES, *_MIX_NAMES}
     inner = said.get("metadata")
     wanted = {name: value for name, value in said.items() if name not in read_out}
     wanted |= inner if isinstance(inner, dict) else {}
-    kept = _that_fit(wanted)
+    keys = tuple(name for name in wanted if _is_key(name))
+    key = _first(wanted, keys)
+    kept = _that_fit({name: value for name, value in wanted.items() if name not in keys})
     if kept:
         parameters["metadata"] = json.dumps(kept, ensure_ascii=False)
     if "metadata" in query:
@@ -80,8 +84,8 @@ def open_call(query: Mapping[str, str], metadata: str | None) -> Opening:
         sample_rate=_rate(_first(merged, _RATE_NAMES)),
         channels=_channels(_first(merged, _MIX_NAMES)),
         parameters=parameters,
-        key=_first(said, _KEY_NAMES),
-        left_out=len(wanted) - len(kept),
+        key=key,
+        left_out=len(wanted) - len(keys) - len(kept),
     )
 
 
@@ -105,6 +109,10 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
             return str(value).strip()
     return None
+
+
+def _is_key(name: str) -> bool:
+    return name.lower().replace("-", "_") in _KEY_NAMES
 
 
 def _rate(text: str | None) -> int:
