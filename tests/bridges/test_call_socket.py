@@ -10,6 +10,7 @@ import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from structlog.testing import capture_logs
 
+from legs import Leg
 from vivavoce.bridges import call_socket as module
 from vivavoce.bridges.call_socket import MAX_FRAME_BYTES, POLICY, TRY_LATER, call_socket, key_of
 from vivavoce.config import Settings
@@ -119,6 +120,17 @@ async def test_a_peer_that_leaves_before_its_first_message_is_not_written_to():
             await socket.first()
         await socket.close(POLICY, "too late")
     assert [message["type"] for message in line.sent] == ["websocket.accept"]
+
+
+@pytest.mark.parametrize(("code", "ends"), [(1000, True), (1001, True), (1005, True), (1006, False), (1011, False)])
+async def test_a_peer_that_closes_has_hung_up_and_one_that_is_cut_off_has_not(code, ends):
+    """Also where it gives no code."""
+    line = Line(heard(data=b"\x01\x02"), {"type": "websocket.disconnect", "code": code})
+    leg = Leg()
+    async with call_socket(line.socket, "test") as socket:
+        await socket.accept()
+        await socket.carry(leg, lambda _: None)
+    assert (leg.fed, leg.hung_up, leg.dropped.is_set()) == (b"\x01\x02", ends, True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Whatever goes wrong is one line in the log and a close code: a refused handshake for a stranger, 1008 for what breaks
 the protocol or cannot be met, 1013 where there is no room, and the live socket's own codes where the session ends. A
-peer that closes with 1000 or 1001 has hung up. Any other end is a lost transport, and the session waits.
+peer that closes with 1000, 1001 or without a code has hung up. Any other end is a lost transport, and the session waits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ MAX_FRAME_BYTES = 1 << 20
 
 POLICY, TRY_LATER = 1008, 1013
 
-_HUNG_UP = {1000, 1001}
+HUNG_UP = frozenset({1000, 1001, 1005})
+"""Closes that end a call, for its peer meant them: in good order, as it leaves, and without a code."""
+
 _MAX_REASON_BYTES = 120
 
 
@@ -80,7 +82,7 @@ class CallSocket:
                 elif frame:
                     await leg.feed(frame)
         except WebSocketDisconnect as end:
-            return end.code in _HUNG_UP
+            return end.code in HUNG_UP
 
     async def _receive(self) -> str | bytes:
         message = await self._websocket.receive()

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from vivavoce.bridges.call_socket import call_socket, key_of
+from vivavoce.bridges.call_socket import HUNG_UP, call_socket, key_of
 from vivavoce.bridges.calls import Call, Calls, Leg
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, WebBridge, carry
 from vivavoce.bridges.signatures import checks
@@ -55,9 +55,6 @@ MAX_FRAME_BYTES = 64 * 1024
 
 MAX_UNREADABLE = 100
 """Frames of a stream that may be unreadable; the next one ends it."""
-
-_HUNG_UP = {1000, 1001, 1005}
-"""Closes that end a call where the network has no message for that; it does not come back after any of them."""
 
 _CHOICES = {**{track: (track,) for track in TRACKS}, "both": TRACKS}
 
@@ -197,7 +194,7 @@ class _Stream:
 
     def _event(self, frame: Mapping[str, Any]) -> StreamEvent | _Lost:
         if frame["type"] == "websocket.disconnect":
-            return Stopped() if frame.get("code") in _HUNG_UP and not self.dialect.stops else _Lost()
+            return Stopped() if frame.get("code") in HUNG_UP and not self.dialect.stops else _Lost()
         data = frame.get("bytes")
         content: str | bytes = frame["text"] if data is None else data
         if len(content) > MAX_FRAME_BYTES:
