@@ -159,11 +159,27 @@ async def test_a_session_that_ends_first_closes_the_socket(ending, code, stop):
 
 async def test_a_network_that_does_not_say_which_tracks_come_is_taken_by_its_first_audio_or_by_its_word():
     """Telnyx's tracks are those that the address asks for, or else the one that comes first."""
-    for query, leg in (("", "T1/inbound"), ("tracks=both", "T1/inbound+outbound"), ("tracks=outbound", "T1/outbound")):
+    for query, leg in (
+        ("", "T1/inbound"),
+        ("tracks=", "T1/inbound"),
+        ("tracks=both", "T1/inbound+outbound"),
+        ("tracks=both_tracks", "T1/inbound+outbound"),
+        ("tracks=outbound", "T1/outbound"),
+        ("tracks=Outbound_Track", "T1/outbound"),
+    ):
         calls = Calls()
         await served(calls, "/bridges/telnyx", streams.telnyx("T1", SPEECH), query=query)
         assert calls.answered[0].id == leg
         assert calls.answered[0].request["channels"] == leg.count("+") + 1
+
+
+async def test_tracks_that_there_are_not_are_refused():
+    """Rather than one channel where two were meant."""
+    calls = Calls()
+    sent = await served(calls, "/bridges/telnyx", streams.telnyx("T1", SPEECH), query="tracks=all")
+    assert codes(sent) == [1008]
+    assert sent[-1]["reason"] == "tracks must be one of the following values: inbound, outbound, both"
+    assert calls.answered == []
 
 
 async def test_options_may_stand_in_the_address_or_in_the_stream():

@@ -21,7 +21,7 @@ from vivavoce.bridges.call_socket import HUNG_UP, call_socket, key_of
 from vivavoce.bridges.calls import Call, Calls, Leg
 from vivavoce.bridges.carrying import FIRST_MESSAGE_S, WebBridge, carry
 from vivavoce.bridges.signatures import checks
-from vivavoce.errors import MalformedMessage, NotAllowed
+from vivavoce.errors import INVALID, InvalidConfig, MalformedMessage, NotAllowed
 from vivavoce.model import AudioFormat
 from vivavoce.wire.call import request_of
 from vivavoce.wire.media_streams import (
@@ -124,7 +124,7 @@ class _Stream:
             async with asyncio.timeout(FIRST_MESSAGE_S):
                 started = await self._start()
                 parameters = {**self.websocket.query_params, **started.parameters}
-                self._names = started.tracks or _CHOICES.get(parameters.get("tracks", ""), ())
+                self._names = started.tracks or _chosen(parameters)
                 while not self._names:
                     await self._first_track()
         except TimeoutError:
@@ -206,6 +206,15 @@ class _Stream:
         if reason not in self._noted:
             self._noted.add(reason)
             log.warning("frames passed over", bridge=self.dialect.name, reason=reason)
+
+
+def _chosen(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the tracks that a call asks for, none where it leaves that open; raises `InvalidConfig`."""
+    asked = parameters.get("tracks", "")
+    name = asked.strip().lower().removesuffix("_track").removesuffix("_tracks")
+    if name and name not in _CHOICES:
+        raise InvalidConfig(INVALID, [f"tracks must be one of the following values: {', '.join(_CHOICES)}"])
+    return _CHOICES.get(name, ())
 
 
 async def _feed(leg: Leg, audio: bytes) -> None:
