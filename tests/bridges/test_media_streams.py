@@ -274,6 +274,18 @@ async def test_bad_frames_are_passed_over_and_a_flood_of_them_ends_the_stream():
     assert (flooded.leg.audio, flooded.leg.ends) == (SPEECH, ["dropped"])
 
 
+async def test_a_second_stream_on_one_socket_is_not_mixed_in():
+    """The socket is closed with the reason, and the first call may come back; its own start again is nothing."""
+    calls, one = Calls(), streams.twilio("CA1", {"inbound": SPEECH}, stop=False)
+    other = streams.twilio("CA2", {"inbound": SPEECH}, stop=False)
+    with capture_logs() as logs:
+        sent = await served(calls, "/bridges/twilio", [*one[:2], one[1], *one[2:], *other])
+    assert codes(sent) == [1008]
+    assert "another stream" in sent[-1]["reason"]
+    assert "another stream" in logs[-1]["reason"]
+    assert (calls.leg.audio, calls.leg.ends) == (SPEECH, ["dropped"])
+
+
 async def test_what_a_silent_track_holds_back_is_given_when_nothing_comes(monkeypatch):
     """A stream that pauses leaves nothing unheard."""
     monkeypatch.setattr(media_streams, "QUIET_S", 0.01)

@@ -111,6 +111,7 @@ class _Stream:
         self.dialect, self.websocket = dialect, websocket
         self._tracks: Tracks | None = None
         self._names: tuple[str, ...] = ()
+        self._ids: Mapping[str, str] = {}
         self._first: Media | None = None
         self._noted: set[str] = set()
 
@@ -123,6 +124,7 @@ class _Stream:
         try:
             async with asyncio.timeout(FIRST_MESSAGE_S):
                 started = await self._start()
+                self._ids = started.metadata
                 parameters = {**self.websocket.query_params, **started.parameters}
                 self._names = started.tracks or _chosen(parameters)
                 while not self._names:
@@ -157,6 +159,10 @@ class _Stream:
                     self._note(event.reason)
                     if unreadable > MAX_UNREADABLE:
                         raise MalformedMessage(f"more than {MAX_UNREADABLE} frames cannot be read")
+                case Started() if event.metadata != self._ids:
+                    # Its audio would be heard as this stream's.
+                    await _feed(leg, self._tracks.settle())
+                    raise MalformedMessage("another stream began on this socket; each needs a socket of its own")
                 case _Quiet():
                     await _feed(leg, self._tracks.settle(ahead_s=AHEAD_S))
             event = await self._next()
