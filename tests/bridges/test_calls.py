@@ -198,15 +198,21 @@ def test_a_callback_for_every_call_needs_callbacks_to_be_allowed_before_the_serv
     }
 
 
-def socket(peer: str, origin: str | None = None, forwarded: Sequence[str] = (), **query: str) -> WebSocket:
+def socket(
+    peer: str,
+    origin: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    forwarded: Sequence[str] = (),
+    **query: str,
+) -> WebSocket:
     """Give a socket as it stands before it is accepted, with a line of `X-Forwarded-For` for each of `forwarded`."""
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    headers = [] if origin is None else [(b"origin", origin.encode())]
-    headers += [(b"x-forwarded-for", hops.encode()) for hops in forwarded]
+    said = {"host": "localhost:8080", **({} if origin is None else {"origin": origin}), **(headers or {})}
+    lines = [*said.items(), *(("x-forwarded-for", hops) for hops in forwarded)]
     scope = {
         "type": "websocket",
         "path": "/",
-        "headers": headers,
+        "headers": [(name.encode(), value.encode()) for name, value in lines],
         "query_string": text.encode(),
         "client": (peer, 4000),
     }
@@ -256,6 +262,45 @@ async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(
                 await calls.admit(socket(stranger))
         with pytest.raises(Unauthorized):
             await calls.admit(socket("10.1.2.3"), key="wrong")
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "admitted"),
+    [
+        ("127.0.0.1", {}, True),
+        ("::1", {"host": "[::1]:8080"}, True),
+        ("::ffff:127.0.0.1", {}, True),
+        ("127.0.0.1", {"host": "speech.example.net"}, False),
+        ("::ffff:127.0.0.1", {"host": "speech.example.net"}, False),
+        ("127.0.0.1", {"x-forwarded-for": "192.0.2.1"}, False),
+        ("127.0.0.1", {"forwarded": "for=192.0.2.1"}, False),
+        ("10.1.2.3", {"host": "speech.example.net", "x-forwarded-for": "192.0.2.1"}, True),
+        ("127.0.0.9", {"host": "speech.example.net", "x-forwarded-for": "10.1.2.3"}, True),
+        ("127.0.0.9", {"host": "speech.example.net", "x-forwarded-for": "192.0.2.1"}, False),
+        ("127.0.0.9", {"host": "speech.example.net"}, False),
+    ],
+)
+async def test_a_proxy_on_this_machine_lets_nobody_in_by_its_own_address(tmp_path, peer, headers, admitted):
+    """Who comes through a tunnel comes from loopback as well; a trusted proxy's word is taken."""
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/vivavoce.sqlite3")
+    try:
+        key, secret = new_key("calls")
+        await store.add_key(key)
+        settings = Settings(
+            data_dir=tmp_path,
+            bridge_owner=key.id,
+            bridge_allow="10.0.0.0/8,127.0.0.0/8,::1",
+            trusted_proxies="127.0.0.9",
+        )
+        calls = Calls(None, Access(store, settings), settings)  # type: ignore[arg-type] - admitting needs no hub
+        assert (await calls.admit(socket(peer, headers=headers), key=secret)).owner == key.id
+        if admitted:
+            assert (await calls.admit(socket(peer, headers=headers))).owner == key.id
+        else:
+            with pytest.raises(NotAllowed):
+                await calls.admit(socket(peer, headers=headers))
     finally:
         await store.close()
 

@@ -21,7 +21,7 @@ import structlog
 from vivavoce.config import option_names
 from vivavoce.errors import InvalidConfig, NotAllowed, SetupError, UnknownSession, Unsupported
 from vivavoce.reception.access import KEY_HEADER, Access, Caller
-from vivavoce.reception.origin import is_in, is_loopback, is_loopback_origin, peer_of
+from vivavoce.reception.origin import is_in, is_loopback, is_loopback_origin, may_be_elsewhere, peer_of
 from vivavoce.reception.sessions import create
 from vivavoce.runtime import metrics
 from vivavoce.runtime.mailbox import Ending
@@ -85,7 +85,13 @@ class Calls:
         if not key or not await self._access.keys_exist():
             if not signed and not _is_from_here(connection):
                 raise NotAllowed("a web page needs an API key to call")
-            return await self.admit_peer(peer_of(connection, self._settings), signed=signed)
+            peer = peer_of(connection, self._settings)
+            if not signed and is_in(peer, self._settings.bridge_allow) and may_be_elsewhere(connection, self._settings):
+                raise NotAllowed(
+                    "a proxy on this machine brings this call, and its address in --bridge-allow lets nobody else in; "
+                    "the call needs an API key, or the proxy a place in --trusted-proxies"
+                )
+            return await self.admit_peer(peer, signed=signed)
         return await self._counted(await self._access.caller_of(key))
 
     async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:

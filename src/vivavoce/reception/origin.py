@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:\d{1,5})?", re.IGNORECASE)
 _WEB_ORIGIN = re.compile(r"https?://(?P<authority>[^/]+)", re.IGNORECASE)
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
@@ -70,15 +71,37 @@ def peer_of(connection: HTTPConnection, settings: Settings) -> str:
     return peer
 
 
+def may_be_elsewhere(connection: HTTPConnection, settings: Settings) -> bool:
+    """Tell whether somebody on another machine may stand behind a peer on this one: a proxy or a tunnel runs here.
+
+    It gives itself away by a `Host` that is not this machine, or by forwarded headers, unless it is a trusted proxy,
+    whose word `peer_of` takes.
+    """
+    if not _is_own_address(peer_of(connection, settings)):
+        return False
+    named_here = is_loopback(host_of(connection.headers.get("host", "")))
+    forwarded = any(name in connection.headers for name in _FORWARDED)
+    return not named_here or (forwarded and not _is_trusted(connection, settings))
+
+
 def is_in(address: str, networks: Sequence[Network]) -> bool:
     """Tell whether an IP address lies in any of the networks; False for what is none."""
+    peer = _address_of(address)
+    return peer is not None and any(peer in network for network in networks)
+
+
+def _is_own_address(address: str) -> bool:
+    peer = _address_of(address)
+    return peer is not None and peer.is_loopback
+
+
+def _address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an IP address; one of IPv4 that came over IPv6 is one of IPv4."""
     try:
-        peer = ipaddress.ip_address(address)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
-        peer = peer.ipv4_mapped
-    return any(peer in network for network in networks)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_trusted(connection: HTTPConnection, settings: Settings) -> bool:
