@@ -86,7 +86,9 @@ async def test_a_taken_port_is_one_clear_line(tmp_path):
                 pass
 
 
-@pytest.mark.parametrize("options", ["tongue=en", "endpointing=soon", "endpointing=99", "language=klingon", "metadata={"])
+@pytest.mark.parametrize(
+    "options", ["tongue=en", "endpointing=soon", "endpointing=99", "language=klingon", "metadata={"]
+)
 async def test_options_that_no_call_could_have_stop_the_start(tmp_path, options):
     """Rather than every call."""
     with pytest.raises(SetupError, match="--bridge-parameters"):

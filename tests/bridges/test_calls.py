@@ -260,6 +260,8 @@ async def test_calls_are_admitted_by_key_signature_address_or_from_this_machine(
         for stranger in ("127.0.0.1", "192.0.2.1"):
             with pytest.raises(NotAllowed):
                 await calls.admit(socket(stranger))
+        with pytest.raises(NotAllowed, match="needs a key in the first message"):
+            await calls.admit(socket("192.0.2.1"), ways="a key in the first message")
         with pytest.raises(Unauthorized):
             await calls.admit(socket("10.1.2.3"), key="wrong")
     finally:

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from vivavoce.bridges import conversation
 from vivavoce.bridges.conversation import door
-from vivavoce.errors import CapacityError, Unavailable
+from vivavoce.errors import CapacityError, NotAllowed, Unavailable
 from vivavoce.reception.access import Caller
 from vivavoce.runtime.mailbox import Ending
 from vivavoce.wire.stream import NAMES, SimpleStream
@@ -126,6 +126,23 @@ async def test_no_room_is_told(error, code, close):
     await serve(peer, error)
     assert [each["code"] for each in peer.got] == [code]
     assert peer.code == close
+
+
+async def test_who_has_no_key_is_told_where_it_goes():
+    """What another door would take is not spoken of."""
+
+    class Shut(Calls):
+        async def admit(self, *_: Any, ways: str, **__: Any) -> Caller:
+            raise NotAllowed(f"this call needs {ways}")
+
+    peer = Peer(CONFIG)
+    handler = door(Shut(Leg()), "stream", SimpleStream, NAMES)  # type: ignore[arg-type] - stands in for the calls
+    await handler(peer.socket())
+    assert (peer.got[0]["code"], peer.code) == ("unauthorized", 4401)
+    assert peer.got[0]["message"] == (
+        "this call needs an API key in the header x-gladia-key, in the first message as api_key, or in the query as "
+        "token, or an address in --bridge-allow"
+    )
 
 
 async def test_a_lost_connection_hangs_up():

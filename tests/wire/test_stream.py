@@ -121,11 +121,13 @@ def test_the_key_may_come_in_the_configuration(name):
     assert "vv_secret" not in json.dumps(opening.request)
 
 
-def test_a_key_given_twice_is_one_too_many():
+def test_a_key_given_twice_is_the_same_key_or_refused():
     """Nobody has to guess which one counts."""
+    assert opened(api_key="one", x_gladia_key="one").key == "one"
     refusal = opened(api_key="one", x_gladia_key="two")
     assert isinstance(refusal, Refusal)
     assert refusal.code == "bad_config"
+    assert refusal.message == "x_gladia_key and api_key must be the same key; one of them is enough"
 
 
 @pytest.mark.parametrize(

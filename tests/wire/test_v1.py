@@ -103,6 +103,13 @@ def test_all_fields_have_their_place():
     assert wanted == {"receive_final_transcripts", "receive_errors"}
 
 
+@pytest.mark.parametrize("name", ["prosody", "reinject_context"])
+def test_what_has_no_effect_may_be_a_flag_or_text(name):
+    """Clients of old wrote either."""
+    for value in (True, False, "true"):
+        assert request_of(**{name: value}) == request_of()
+
+
 def test_the_defaults_are_those_of_v1():
     """300 ms, 30 s, 16 kHz of 16 bits, partials."""
     request = request_of()
@@ -172,8 +179,12 @@ def test_a_hint_in_sentences_is_no_vocabulary():
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"encoding": "OGG/VORBIS"}, "encoding must be an encoding that this server can read, which OGG/VORBIS is not"),
-        ({"encoding": "sphere"}, "encoding must be an encoding that this server can read"),
+        (
+            {"encoding": "OGG/VORBIS"},
+            "encoding must be one of the following values: "
+            + "WAV, WAV/PCM, WAV/ALAW, WAV/ULAW, OPUS, MP3, FLAC, AMR-NB; this server cannot read OGG/VORBIS",
+        ),
+        ({"encoding": "sphere"}, "encoding must be one of the following values: WAV, WAV/PCM"),
         ({"encoding": "wave"}, "encoding must be one of the following values: WAV, WAV/PCM"),
         ({"bit_depth": 64}, "bit_depth must be one of the following values: 8, 16, 24, 32"),
         ({"sample_rate": 4000}, "sample_rate must not be less than 8000"),

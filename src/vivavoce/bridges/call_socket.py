@@ -2,7 +2,7 @@
 
 Whatever goes wrong is one line in the log and a close code: a refused handshake for a stranger, 1008 for what breaks
 the protocol or cannot be met, 1013 where there is no room, and the live socket's own codes where the session ends. A
-peer that closes with 1000, 1001 or without a code has hung up. Any other end is a lost transport, and the session waits.
+peer that closes with 1000, 1001 or no code has hung up. Any other end is a lost transport, and the session waits.
 """
 
 from __future__ import annotations

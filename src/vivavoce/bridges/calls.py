@@ -51,6 +51,9 @@ LONGEST_AWAY_S = 600.0
 SHORT_S = 0.1
 """A gap that is no longer than this is the network's, and not filled."""
 
+WAYS = "an API key, a signature, or an address in --bridge-allow"
+"""What a call may be admitted by, as a stranger is told."""
+
 _FORMAT_FIELDS = ("encoding", "bit_depth", "sample_rate", "channels")
 _DEFAULT_FORMAT = {name: InitRequest.model_fields[name].default for name in _FORMAT_FIELDS}
 
@@ -75,10 +78,13 @@ class Calls:
         self._hub, self._access, self._settings = hub, access, settings
         self._answering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def admit(self, connection: HTTPConnection, *, key: str | None = None, signed: bool = False) -> Caller:
+    async def admit(
+        self, connection: HTTPConnection, *, key: str | None = None, signed: bool = False, ways: str = WAYS
+    ) -> Caller:
         """Give whose call a socket brings: by `key`, from its path, its headers or its query; or by `admit_peer`.
 
-        Raises `NotAllowed` (`Unauthorized` for a key that does not exist) and `RateExceeded`.
+        Raises `NotAllowed` (`Unauthorized` for a key that does not exist; `ways` is what it says a call needs) and
+        `RateExceeded`.
         """
         query = connection.query_params
         key = key or connection.headers.get(KEY_HEADER) or query.get(KEY_HEADER) or query.get("api_key")
@@ -91,10 +97,10 @@ class Calls:
                     "a proxy on this machine brings this call, and its address in --bridge-allow lets nobody else in; "
                     "the call needs an API key, or the proxy a place in --trusted-proxies"
                 )
-            return await self.admit_peer(peer, signed=signed)
+            return await self.admit_peer(peer, signed=signed, ways=ways)
         return await self._counted(await self._access.caller_of(key))
 
-    async def admit_peer(self, address: str, *, signed: bool = False) -> Caller:
+    async def admit_peer(self, address: str, *, signed: bool = False, ways: str = WAYS) -> Caller:
         """Give whose call this IP address brings without a key: that of `bridge_owner`.
 
         Raises `NotAllowed` unless it is `signed`, the address is in `bridge_allow`, or it is this machine's own while
@@ -103,7 +109,7 @@ class Calls:
         settings = self._settings
         known = signed or is_in(address, settings.bridge_allow)
         if not known and (not is_loopback(address) or await self._access.keys_exist()):
-            raise NotAllowed("this call needs an API key, a signature, or an address in --bridge-allow")
+            raise NotAllowed(f"this call needs {ways}")
         return await self._counted(await self._access.caller_with_id(settings.bridge_owner))
 
     async def _counted(self, caller: Caller) -> Caller:

@@ -96,7 +96,8 @@ class _Conversation:
 
     async def _answer(self, opening: Opening) -> Leg:
         key = opening.key or self._websocket.query_params.get("token")
-        caller = await self._calls.admit(self._websocket, key=key)
+        ways = f"an API key {self._dialect.key_place}, or an address in --bridge-allow"
+        caller = await self._calls.admit(self._websocket, key=key, ways=ways)
         call = Call(bridge=self._bridge, id=str(uuid.uuid4()), caller=caller, request=opening.request)
         return await self._calls.answer(call, listens=True)
 

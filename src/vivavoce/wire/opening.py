@@ -88,7 +88,12 @@ Incoming = Audio | End | Complaint | Refusal
 
 
 class Dialect(Protocol):
-    """One connection's protocol; `at_s` is a clock that never goes back, in seconds from anywhere."""
+    """One connection's protocol; `at_s` is a clock that never goes back, in seconds from anywhere.
+
+    `key_place` tells a client without a key where to put it.
+    """
+
+    key_place: str
 
     def open(self, frame: str | bytes) -> Opening | Refusal:
         """Read the first frame."""

@@ -69,6 +69,8 @@ class StreamConfig(Fields):
 class SimpleStream:
     """One connection; see `Dialect` for what each method promises."""
 
+    key_place = "in the header x-gladia-key, in the first message as api_key, or in the query as token"
+
     def __init__(self) -> None:
         self._ended = False
 
@@ -79,6 +81,10 @@ class SimpleStream:
             return config
         if config.get("type") == "end_of_stream":
             return Refusal("config_expected", f"the first frame must be {_CONFIG}")
+        first, *others = [name for name in _KEYS if config.get(name) is not None] or [""]
+        for name in others:
+            if config.pop(name) != config[first]:
+                return Refusal("bad_config", f"{first} and {name} must be the same key; one of them is enough")
         try:
             asked = checked(StreamConfig, config)
         except InvalidConfig as error:

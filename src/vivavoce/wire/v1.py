@@ -93,13 +93,12 @@ def _language(value: str) -> str:
 
 def _encoding(value: str) -> str:
     name = value.strip().lower()
-    if name in _UNKNOWN_HERE:
-        raise PydanticCustomError("problem", "must be an encoding that this server can read, which {name} is not",
-                                  {"name": name.upper()})  # fmt: skip
-    if name not in _ENCODINGS and name not in _COMPRESSIONS:
-        listed = ", ".join(each.upper() for each in [*_ENCODINGS, *_COMPRESSIONS])
-        raise PydanticCustomError("problem", "must be one of the following values: {listed}", {"listed": listed})
-    return name
+    if name in _ENCODINGS or name in _COMPRESSIONS:
+        return name
+    listed = ", ".join(each.upper() for each in [*_ENCODINGS, *_COMPRESSIONS])
+    why = f"; this server cannot read {name.upper()}" if name in _UNKNOWN_HERE else ""
+    raise PydanticCustomError("problem", "must be one of the following values: {listed}{why}",
+                              {"listed": listed, "why": why})  # fmt: skip
 
 
 def _depth(value: int) -> int:
@@ -132,7 +131,7 @@ class V1Config(Fields):
     model_type: Text | None = None
     model: Text | None = None
     frames_format: Annotated[Literal["base64", "bytes"], BeforeValidator(_lower)] = "base64"
-    prosody: bool = False
+    prosody: bool | Text = False
     audio_enhancer: bool = False
     reinject_context: bool | Text = False
     word_timestamps: bool = False
@@ -141,6 +140,8 @@ class V1Config(Fields):
 
 class V1Live:
     """One connection; see `Dialect` for what each method promises."""
+
+    key_place = "in the first message as x_gladia_key"
 
     def __init__(self) -> None:
         self._request_id = ""
