@@ -38,7 +38,8 @@ def tracks(names=NAMES, sample=SILENCE):
 
 
 def place(aligned, track, payload, timestamp_ms=None, number=None, *, arrived_at=0.0):
-    return aligned.place(Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number), arrived_at)
+    media = Media(track=track, payload=payload, timestamp_ms=timestamp_ms, number=number)
+    return b"".join(aligned.place(media, arrived_at))
 
 
 def played(frames, names=NAMES, shift=0):
@@ -204,6 +205,57 @@ def test_a_long_pause_is_silence_of_its_length():
     out += aligned.settle()
     gap = SILENCE * (10_000 - FRAME)
     assert out == b"\x01" * FRAME + SILENCE * (30_000 - FRAME) + (b"\x01" * FRAME + gap) * 2 + b"\x01" * FRAME
+
+
+@pytest.mark.parametrize(
+    ("stamp", "arrived_at", "silent_ms"),
+    [
+        (70_000, 70, 70_000 - FRAME),
+        (600_000, 600, 600_000 - FRAME),
+        (71_000, 70, 71_000 - FRAME),
+        (72_000, 70, 0),
+        (70_000, 30, 0),
+        (600_000, 70, 0),
+    ],
+)
+def test_minutes_without_a_frame_are_silence_where_they_have_passed(stamp, arrived_at, silent_ms):
+    """What follows stands where its timestamp says; where they have not, it follows at once."""
+    aligned = tracks(("inbound",))
+    out = place(aligned, "inbound", b"\x01" * FRAME, 0, 1)
+    out += place(aligned, "inbound", b"\x02" * FRAME, stamp, 2, arrived_at=arrived_at)
+    out += place(aligned, "inbound", b"\x03" * FRAME, stamp + FRAME, 3, arrived_at=arrived_at)
+    out += aligned.settle()
+    assert out == b"\x01" * FRAME + SILENCE * silent_ms + b"\x02" * FRAME + b"\x03" * FRAME
+
+
+def test_a_long_pause_keeps_its_length_where_the_first_frames_came_all_at_once():
+    """As they do where the session was made meanwhile."""
+    aligned = tracks(("inbound",))
+    for slot in range(250):
+        place(aligned, "inbound", b"\x01" * FRAME, slot * FRAME, slot, arrived_at=4.9)
+    out = place(aligned, "inbound", b"\x02" * FRAME, 68_000, 250, arrived_at=68) + aligned.settle()
+    assert out == SILENCE * 63_000 + b"\x02" * FRAME
+
+
+def test_hours_of_silence_come_in_pieces():
+    """None is longer than a second, whatever the pause."""
+    aligned = tracks()
+    for at, stamp in enumerate((0, 7_200_000)):
+        media = Media(track="inbound", payload=b"\x01" * FRAME, timestamp_ms=stamp, number=at)
+        pieces = [len(piece) for piece in aligned.place(media, stamp / 1000)]
+    assert max(pieces) <= len(NAMES) * RATE
+    assert sum(pieces) == len(NAMES) * (7_200_000 + FRAME - LAG)
+
+
+def test_a_clock_that_is_set_in_mid_call_makes_no_silence():
+    """The time that has passed is full of audio already."""
+    aligned = tracks(("inbound",))
+    stamps = [*range(0, 90_000, FRAME), *range(170_000, 171_000, FRAME)]
+    out = b"".join(
+        place(aligned, "inbound", b"\x01" * FRAME, stamp, number, arrived_at=number * FRAME / 1000)
+        for number, stamp in enumerate(stamps)
+    )
+    assert out == b"\x01" * FRAME * len(stamps)
 
 
 def test_samples_of_several_bytes_stay_whole():

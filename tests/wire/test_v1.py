@@ -181,8 +181,7 @@ def test_a_hint_in_sentences_is_no_vocabulary():
     [
         (
             {"encoding": "OGG/VORBIS"},
-            "encoding must be one of the following values: "
-            + "WAV, WAV/PCM, WAV/ALAW, WAV/ULAW, OPUS, MP3, FLAC, AMR-NB; this server cannot read OGG/VORBIS",
+            "encoding must be one of the following values: WAV, WAV/PCM, WAV/ALAW, WAV/ULAW, OPUS, MP3, FLAC, AMR-NB;",
         ),
         ({"encoding": "sphere"}, "encoding must be one of the following values: WAV, WAV/PCM"),
         ({"encoding": "wave"}, "encoding must be one of the following values: WAV, WAV/PCM"),

@@ -151,7 +151,8 @@ class _Stream:
         while not isinstance(event, Stopped | _Lost):
             match event:
                 case Media() if event.track in self._names:
-                    await _feed(leg, self._tracks.place(event, clock()))
+                    for piece in self._tracks.place(event, clock()):
+                        await _feed(leg, piece)
                 case Media():
                     self._note("audio of a track that was not announced; ask for both with the parameter tracks=both")
                 case Unreadable():
@@ -226,3 +227,4 @@ def _chosen(parameters: Mapping[str, str]) -> tuple[str, ...]:
 async def _feed(leg: Leg, audio: bytes) -> None:
     if audio:
         await leg.feed(audio)
+        await asyncio.sleep(0)  # a long pause is many pieces, and other calls have their turn between them

@@ -12,10 +12,12 @@ it cannot change any more.
   nothing is missing in between.
 * A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
   already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
-* A timestamp that is more than `_MAX_GAP_S` off starts the clock anew, without a gap. That is also how timestamps that
-  count from 1970 become a call's own. So does one by which there would be more silence than time has passed since the
-  first frame, and `_LEAP_S`: what is stored of a call is what was sent and the time that it took, however frames are
-  stamped.
+* A timestamp that is more than `_MAX_GAP_S` behind starts the clock anew, without a gap. That is also how timestamps
+  that count from 1970 become a call's own. So does one by which there would be more silence than time has passed since
+  the first frame, and `_LEAP_S`: what is stored of a call is what was sent and the time that it took, however frames
+  are stamped. A gap longer than `_MAX_GAP_S` must also fit what has passed since the last frame, or what that time
+  has room for beside all that was placed: minutes in which nothing was sent are kept, and a clock that was set makes
+  none.
 
 No clock is read here: how far a track is behind is told by timestamps alone, and whoever feeds `Tracks` says when a
 frame arrived, and calls `settle` when nothing has come for a while.
@@ -24,7 +26,7 @@ frame arrived, and calls `settle` when nothing has come for a while.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -39,6 +41,7 @@ _SLACK_S = 0.01
 _JITTER_S = 0.04
 _MAX_GAP_S = 60.0
 _LEAP_S = 1.0
+_PIECE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,28 +86,30 @@ class Tracks:
         self._width = len(sample)
         self._lag, self._slack = round(LAG_S * sample_rate), round(_SLACK_S * sample_rate)
         self._jitter, self._max_gap = round(_JITTER_S * sample_rate), round(_MAX_GAP_S * sample_rate)
-        self._leap = round(_LEAP_S * sample_rate)
+        self._leap, self._piece = round(_LEAP_S * sample_rate), round(_PIECE_S * sample_rate)
         self._origin = self._newest = self._settled = self._skipped = 0
         self._began_at: float | None = None
+        self._arrived_at = 0.0
 
-    def place(self, media: Media, arrived_at: float) -> bytes:
+    def place(self, media: Media, arrived_at: float) -> Iterator[bytes]:
         """Take a frame that `arrived_at` (seconds of any steady clock), and give the audio that is settled by it.
 
-        The tracks are interleaved, and often there is nothing yet. Raises `KeyError` for a track that was not
-        announced. A sample that is cut off is left out.
+        The tracks are interleaved, and often there is nothing yet. After a long pause it comes in many pieces, all of
+        which must be taken before anything else is done. Raises `KeyError` for a track that was not announced. A sample
+        that is cut off is left out.
         """
         track = self._named[media.track]
         samples = len(media.payload) // self._width
         at = self._position(track, media.timestamp_ms, arrived_at)
         frame = _Frame(at, at + samples, media.number, media.payload[: samples * self._width])
         if not samples or self._is_old(track, frame):
-            return b""
+            return
         if not track.waiting and self._follows(track, frame):
             self._append(track, frame)
         elif not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
             insort(track.waiting, frame, key=attrgetter("end"))
             self._join(track)
-        return self._give(max(self._heard(), self._newest - self._lag))
+        yield from self._give(max(self._heard(), self._newest - self._lag))
 
     def settle(self, *, ahead_s: float = 0.0) -> bytes:
         """Give all audio that is held, as if nothing more were coming for the time that it covers.
@@ -113,17 +118,22 @@ class Tracks:
         way.
         """
         apart = self._newest - self._heard()
-        return self._give(self._newest if apart > ahead_s * self._rate else self._settled)
+        return b"".join(self._give(self._newest if apart > ahead_s * self._rate else self._settled))
 
     def _position(self, track: _Track, timestamp_ms: int | None, arrived_at: float) -> int:
         """Give the sample at which a frame with this timestamp begins."""
-        self._began_at = arrived_at if self._began_at is None else self._began_at
+        if self._began_at is None:
+            self._began_at = self._arrived_at = arrived_at
+        waited, self._arrived_at = arrived_at - self._arrived_at, arrived_at
         if timestamp_ms is None:
             return max(track.end, track.waiting[-1].end) if track.waiting else track.end
         stamped = timestamp_ms * self._rate // 1000
         ahead = stamped - self._origin - self._newest
-        allowed = round((arrived_at - self._began_at) * self._rate) + self._leap - self._skipped
-        if abs(ahead) > self._max_gap or ahead > max(allowed, 0):
+        passed = round((arrived_at - self._began_at) * self._rate) + self._leap
+        allowed = passed - self._skipped
+        if ahead > self._max_gap:
+            allowed = min(allowed, max(passed - self._newest, round(waited * self._rate) + self._leap))
+        if ahead < -self._max_gap or ahead > max(allowed, 0):
             self._origin = stamped - self._newest
         else:
             self._skipped += max(ahead, 0)
@@ -159,19 +169,18 @@ class Tracks:
         """Give up to where every track has been heard."""
         return min(track.end for track in self._tracks)
 
-    def _give(self, stop: int) -> bytes:
-        """Fill every track up to `stop` and take what is new of all of them."""
-        if stop <= self._settled:
-            return b""
-        size = (stop - self._settled) * self._width
-        parts = []
-        for track in self._tracks:
-            if track.end < stop:
-                self._fill(track, stop)
-            parts.append(bytes(track.placed[:size]))
-            del track.placed[:size]
-        self._settled = stop
-        return _interleaved(parts, self._width)
+    def _give(self, stop: int) -> Iterator[bytes]:
+        """Fill every track up to `stop` and take what is new of all of them, piece by piece."""
+        while self._settled < stop:
+            until = min(stop, self._settled + self._piece)
+            size = (until - self._settled) * self._width
+            parts = []
+            for track in self._tracks:
+                self._fill(track, until)
+                parts.append(bytes(track.placed[:size]))
+                del track.placed[:size]
+            self._settled = until
+            yield _interleaved(parts, self._width)
 
     def _fill(self, track: _Track, stop: int) -> None:
         """Put silence where nothing has come, up to `stop` at least."""
