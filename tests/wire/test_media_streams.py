@@ -68,6 +68,23 @@ def test_a_twilio_call_from_greeting_to_hang_up():
     ]
 
 
+@pytest.mark.parametrize(
+    ("media", "message", "stamp", "number"),
+    [
+        ({"chunk": "3", "timestamp": "40"}, {"sequenceNumber": "9"}, 40, 3),
+        ({"timestamp": "40"}, {"sequenceNumber": "9"}, 40, None),
+        ({}, {"sequenceNumber": "9"}, None, 9),
+        ({}, {"sequence_number": 9}, None, 9),
+        ({}, {"sequence_number": "x"}, None, None),
+        ({}, {}, None, None),
+    ],
+)
+def test_a_frame_without_stamp_and_number_has_that_of_its_message(media, message, stamp, number):
+    """Which counts other messages too, so it says the order and nothing else."""
+    frame = told(TWILIO, event="media", media={"payload": PAYLOAD, **media}, **message)
+    assert frame == Media(track="inbound", payload=AUDIO, timestamp_ms=stamp, number=number)
+
+
 def test_a_telnyx_call():
     """Telnyx names streams outside `start`, says nothing about tracks, and takes the encoding of the line."""
     start = {

@@ -166,6 +166,26 @@ def test_frames_without_stamps_follow_each_other():
     assert b"".join(place(aligned, "inbound", b"\x05\x06") for _ in range(3)) == b"\x05\x06" * 3
 
 
+@pytest.mark.parametrize("names", [("inbound",), NAMES])
+@given(order=st.permutations(range(9)), step=st.integers(1, 3))
+def test_frames_without_stamps_follow_each_other_by_their_numbers(names, order, step):
+    """Whatever the order in which they come within the lag, whether or not other messages count too."""
+    aligned = tracks(names)
+    out = b"".join(place(aligned, "inbound", bytes([1 + slot]) * FRAME, None, step * slot) for slot in order)
+    out += place(aligned, "inbound", b"\x01" * FRAME, None, step * order[-1]) + aligned.settle()
+    assert out[:: len(names)] == b"".join(bytes([1 + slot]) * FRAME for slot in range(9))
+
+
+def test_a_frame_without_a_stamp_waits_no_longer_than_the_lag():
+    """The one before it is lost, and it was first of all that came."""
+    aligned, out = tracks(("inbound",)), b""
+    for number in range(7, 7 + LAG // FRAME + 1):
+        assert out == b""
+        out = place(aligned, "inbound", b"\x01" * FRAME, None, number)
+    assert len(out) == LAG + FRAME
+    assert place(aligned, "inbound", b"\x02" * FRAME, None, number + 1) == b"\x02" * FRAME
+
+
 def test_a_clock_that_stands_still_loses_no_audio():
     """A newer frame is placed behind the last one, though its timestamp says otherwise."""
     aligned = tracks(("inbound",))

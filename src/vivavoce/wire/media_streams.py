@@ -39,6 +39,7 @@ Encoding = Literal["ulaw", "alaw", "pcm"]
 _LAWS: tuple[tuple[str, Encoding], ...] = (("ulaw", "ulaw"), ("pcmu", "ulaw"), ("alaw", "alaw"), ("pcma", "alaw"))
 _LINEAR = ("l16", "slin", "linear16", "pcm")
 _RATE = re.compile(r";\s*rate=(\d{1,6})\b", re.ASCII)
+_SEQUENCES = ("sequenceNumber", "sequence_number")
 _PAIR = re.compile(r"[;,]\s*")
 
 
@@ -223,12 +224,11 @@ def _media(message: Mapping[str, Any]) -> Media | Unreadable:
         payload = a2b_base64(media["payload"], strict_mode=True)
     except (KeyError, TypeError, ValueError):
         return Unreadable("a media message whose payload is not base64")
-    return Media(
-        track=track,
-        payload=payload,
-        timestamp_ms=_whole(media.get("timestamp")),
-        number=_whole(media.get("chunk")),
-    )
+    stamp, number = _whole(media.get("timestamp")), _whole(media.get("chunk"))
+    if stamp is None and number is None:
+        # Of all messages of the stream, so others may be missing between two frames.
+        number = next((_whole(message[name]) for name in _SEQUENCES if name in message), None)
+    return Media(track=track, payload=payload, timestamp_ms=stamp, number=number)
 
 
 def _whole(value: Any) -> int | None:

@@ -12,6 +12,7 @@ it cannot change any more.
   nothing is missing in between.
 * A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
   already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
+* A frame with a number and no timestamp waits for those before it, `LAG_S` of audio at most, and then follows them.
 * A timestamp that is more than `_MAX_GAP_S` behind starts the clock anew, without a gap. That is also how timestamps
   that count from 1970 become a call's own. So does one by which there would be more silence than time has passed since
   the first frame, and `_LEAP_S`: what is stored of a call is what was sent and the time that it took, however frames
@@ -48,7 +49,8 @@ _PIECE_S = 1.0
 class Media:
     """A frame of one track: where it begins in milliseconds, and its number in the order it was sent, where known.
 
-    Without a timestamp a frame follows the one before; numbers grow from frame to frame of a track.
+    Without a timestamp a frame follows the one before, by its number where it has one; numbers grow from frame to frame
+    of a track.
     """
 
     track: str
@@ -67,12 +69,16 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Track:
-    """One track: what is placed but not given out yet, and the frames that wait for those before them."""
+    """One track: what is placed but not given out yet, and the frames that wait for those before them.
+
+    `unplaced` are frames that only their numbers tell the place of.
+    """
 
     end: int = 0
     number: int | None = None
     placed: bytearray = field(default_factory=bytearray)
     waiting: list[_Frame] = field(default_factory=list)
+    unplaced: list[Media] = field(default_factory=list)
 
 
 class Tracks:
@@ -99,8 +105,32 @@ class Tracks:
         that is cut off is left out.
         """
         track = self._named[media.track]
+        if media.timestamp_ms is None and media.number is not None:
+            self._queue(track, media)
+        else:
+            self._put(track, media, self._position(track, media.timestamp_ms, arrived_at))
+        yield from self._give(max(self._heard(), self._newest - self._lag))
+
+    def _queue(self, track: _Track, media: Media) -> None:
+        """Put a frame without a timestamp behind those with lower numbers."""
+        late = track.number is not None and media.number is not None and media.number <= track.number
+        empty = len(media.payload) < self._width
+        if late or empty or any(media.number == other.number for other in track.unplaced):
+            return
+        insort(track.unplaced, media, key=attrgetter("number"))
+        while track.unplaced and (self._is_next(track) or self._queued(track) > self._lag):
+            self._put(track, track.unplaced.pop(0), track.end)
+
+    def _is_next(self, track: _Track) -> bool:
+        number = track.unplaced[0].number
+        return number is not None and track.number is not None and number == track.number + 1
+
+    def _queued(self, track: _Track) -> int:
+        return sum(len(media.payload) for media in track.unplaced) // self._width
+
+    def _put(self, track: _Track, media: Media, at: int) -> None:
+        """Place a frame, or let it wait for those before it."""
         samples = len(media.payload) // self._width
-        at = self._position(track, media.timestamp_ms, arrived_at)
         frame = _Frame(at, at + samples, media.number, media.payload[: samples * self._width])
         if not samples or self._is_old(track, frame):
             return
@@ -109,7 +139,6 @@ class Tracks:
         elif not any(frame.at == other.at and frame.number == other.number for other in track.waiting):
             insort(track.waiting, frame, key=attrgetter("end"))
             self._join(track)
-        yield from self._give(max(self._heard(), self._newest - self._lag))
 
     def settle(self, *, ahead_s: float = 0.0) -> bytes:
         """Give all audio that is held, as if nothing more were coming for the time that it covers.
@@ -117,8 +146,14 @@ class Tracks:
         Audio is still held where the tracks are no more than `ahead_s` apart, since what belongs beside it is on its
         way.
         """
+        for track in self._tracks:
+            for media in track.unplaced:
+                self._put(track, media, track.end)
+            track.unplaced.clear()
         apart = self._newest - self._heard()
-        return b"".join(self._give(self._newest if apart > ahead_s * self._rate else self._settled))
+        # A track alone is never ahead of itself, and may have been waiting for its own frames.
+        stop = self._newest if apart > ahead_s * self._rate else self._heard()
+        return b"".join(self._give(stop))
 
     def _position(self, track: _Track, timestamp_ms: int | None, arrived_at: float) -> int:
         """Give the sample at which a frame with this timestamp begins."""
