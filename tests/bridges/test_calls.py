@@ -149,6 +149,23 @@ async def test_a_call_on_hold_is_kept_and_its_time_goes_on(tmp_path, monkeypatch
         assert not leg.ended.done()
 
 
+async def test_a_call_that_brings_nothing_is_ended(tmp_path, monkeypatch):
+    """After the idle time; one whose audio is stamped only where none ever came, as it sends nothing on hold."""
+    monkeypatch.setattr(bridged, "QUIET_S", 0.0)
+    async with answering(tmp_path, idle_timeout=30) as (calls, _):
+        for fill, speaks, ends in ((True, True, True), (False, False, True), (False, True, False)):
+            leg = await calls.answer(call())
+            if speaks:
+                await leg.feed(SPEECH[:3200])
+            await leg.keep_time(fill=fill)
+            assert not leg._session.stopped
+            leg._fed_at -= 31
+            await leg.keep_time(fill=fill)
+            assert leg._session.stopped is ends
+            if ends:
+                assert await asyncio.wait_for(leg.ended, 60) is Ending.FINISHED
+
+
 async def test_a_call_remembers_one_place_only(tmp_path):
     """It never says where it goes on, so ends of acknowledgments are not kept for it."""
     async with answering(tmp_path) as (calls, hub):

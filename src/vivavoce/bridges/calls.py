@@ -133,7 +133,7 @@ class Calls:
                 session = self._hub.find(token)
             if session is None:
                 raise UnknownSession("the session ended before the call was answered")
-            leg = Leg(session)
+            leg = Leg(session, idle_s=self._settings.idle_timeout)
             await leg.open(listens=listens)
         metrics.CALLS.labels(call.bridge, "returned" if returns else "answered").inc()
         log.info("call answered", bridge=call.bridge, session=session.id, away_s=round(leg.away_s, 1))
@@ -158,16 +158,16 @@ class Leg:
     """One transport of a call's leg: audio in, and a session that outlives it.
 
     `ended` says how the session wants the transport to end; `away_s` is how long the leg was away before, 0.0 for a new
-    one.
+    one. `idle_s` without audio ends the call; see `keep_time`.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, *, idle_s: float) -> None:
+        self._session, self._idle_s = session, idle_s
         self.session_id = session.id
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.away_s = 0.0
         self._connection: Connection | None = None
-        self._listens = self._lost = False
+        self._listens = self._lost = self._began = False
         self._fed_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
 
@@ -183,17 +183,24 @@ class Leg:
             self._leave(None)
             await self._connect(missed=True)
         if self._connection is not None:
-            self._fed_at = time.monotonic()
+            if data:
+                self._fed_at, self._began = time.monotonic(), True
             await self._session.feed(self._connection, data)
 
     async def keep_time(self, *, fill: bool) -> None:
         """Say that the call stands although it brings no audio now, as on hold.
 
-        With `fill` the audio that is missing becomes silence; not for a network that stamps its audio with its time.
+        With `fill` the audio that is missing becomes silence, for as long as a session may be idle, and then the call
+        is hung up. A network that stamps its audio with its time sends nothing while nothing is said, and its call
+        lasts as long as its transport; but its first audio has to come within that time.
         """
-        if self._connection is None or time.monotonic() - self._fed_at < QUIET_S:
+        quiet_s = time.monotonic() - self._fed_at
+        if self._connection is None or quiet_s < QUIET_S or self._session.stopped:
             return
-        if fill:
+        if quiet_s >= self._idle_s and (fill or not self._began):
+            log.info("call without audio ended", session=self.session_id, after_s=self._idle_s)
+            await self.hang_up()
+        elif fill:
             await self._feed_silence(self._connection)
         else:
             await self._session.feed(self._connection, b"")
