@@ -127,7 +127,7 @@ async def test_a_peer_that_closes_has_hung_up_and_one_that_is_cut_off_has_not(co
     """Also where it gives no code."""
     line = Line(heard(data=b"\x01\x02"), {"type": "websocket.disconnect", "code": code})
     leg = Leg()
-    async with call_socket(line.socket, "test") as socket:
+    async with call_socket(line.socket, "test", SETTINGS) as socket:
         await socket.accept()
         await socket.carry(leg, lambda _: None)
     assert (leg.fed, leg.hung_up, leg.dropped.is_set()) == (b"\x01\x02", ends, True)

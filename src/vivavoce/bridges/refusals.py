@@ -11,8 +11,10 @@ from collections import OrderedDict
 
 import structlog
 
+from vivavoce import errors
 from vivavoce.errors import VivavoceError
 from vivavoce.runtime import metrics
+from vivavoce.wire.call import NAMES
 
 log = structlog.get_logger()
 
@@ -51,6 +53,4 @@ class Refusals:
 
 def reason_of(error: Exception) -> str:
     """Give what is wrong, for a log and for the caller; of an error that nobody foresaw its kind alone."""
-    if not isinstance(error, VivavoceError):
-        return type(error).__name__
-    return "; ".join(getattr(error, "problems", ())) or str(error)
+    return errors.reason_of(error, NAMES) if isinstance(error, VivavoceError) else type(error).__name__
