@@ -19,6 +19,14 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16_000
 """Rate of everything downstream of the audio decoder, in Hz."""
 
+_CODES = (  # one string, since a list would be broken into a hundred lines
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
+    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd "
+    "si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
+)
+LANGUAGES = frozenset(_CODES.split())
+"""Codes of the spoken languages that the protocol knows."""
+
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my"})
 """Languages whose words are written without blanks between them."""
 

@@ -10,8 +10,7 @@ from live import STOP, connected, is_final, moved, open_session, pieces, transcr
 from recordings import wheel_recording
 from server import serving, start
 from sound import pcm
-from vivavoce.model import SAMPLE_RATE
-from vivavoce.wire.fields import LANGUAGES
+from vivavoce.model import LANGUAGES, SAMPLE_RATE
 from whisper_model import make_model
 
 CHUNK = 3200

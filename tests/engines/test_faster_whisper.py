@@ -22,10 +22,9 @@ from vivavoce.engines import whisper_model, whisper_weights
 from vivavoce.engines.faster_whisper import FasterWhisperEngine
 from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.errors import EngineError, SetupError
-from vivavoce.model import SAMPLE_RATE, Clip, spread_words
+from vivavoce.model import LANGUAGES, SAMPLE_RATE, Clip, spread_words
 from vivavoce.plugins import EngineSettings
 from vivavoce.testing.engines import check_engine
-from vivavoce.wire.fields import LANGUAGES
 from whisper_model import make_model
 
 SPEECH = wheel_recording("two_cities")[: 3 * SAMPLE_RATE]

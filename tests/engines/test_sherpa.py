@@ -463,11 +463,14 @@ def test_a_model_is_described_before_it_is_loaded(models, engines, monkeypatch):
 def test_a_note_in_the_directory_goes_before(models, tmp_path):
     """`vivavoce.toml` names the type and the languages."""
     place = streaming(tmp_path / "mine", model_type="lstm")
-    (place / "vivavoce.toml").write_text('languages = ["fy", "nl"]\ntype = "streaming-transducer"\n', encoding="utf-8")
-    assert sherpa_models.find(EngineSettings(model=str(place)), "cpu").languages == ("fy", "nl")
-    for wrong in ("language = 'nl'", "type = 'best'", "languages = 'nl'", "= 3"):
+    (place / "vivavoce.toml").write_text('languages = ["fo", "nl"]\ntype = "streaming-transducer"\n', encoding="utf-8")
+    assert sherpa_models.find(EngineSettings(model=str(place)), "cpu").languages == ("fo", "nl")
+    wrongs = "language = 'nl'", "type = 'best'", "type = 3", "languages = 'nl'", "languages = [3]", "= 3"
+    for wrong in (*wrongs, "languages = ['klingon']", "languages = ['nl', 'English']"):
         (place / "vivavoce.toml").write_text(wrong, encoding="utf-8")
-        with pytest.raises(SetupError, match=r"vivavoce\.toml (may have|is not TOML)") as refused:
+        with pytest.raises(
+            SetupError, match=r"vivavoce\.toml(: languages: '(klingon|English)': not among| may have| is not TOML)"
+        ) as refused:
             sherpa_models.find(EngineSettings(model=str(place)), "cpu")
         assert "\n" not in str(refused.value)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vivavoce.events import StoredMessage
 from vivavoce.model import (
+    LANGUAGES,
     Entity,
     Feature,
     Finding,
@@ -23,7 +24,6 @@ from vivavoce.model import (
     Word,
 )
 from vivavoce.wire.bodies import ErrorBody, InitResponse, SessionBody, SessionList
-from vivavoce.wire.fields import LANGUAGES
 from vivavoce.wire.result import number, recorded_s, session_body, timestamp
 from vivavoce.wire.schema import FEATURES, Capabilities, parse_request
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.errors import InvalidConfig, Unsupported
-from vivavoce.model import AudioFormat, Diarization, Feature, Kind, SessionOptions
-from vivavoce.wire.fields import LANGUAGES, MAX_METADATA_CHARS, MAX_PROBLEMS
+from vivavoce.model import LANGUAGES, AudioFormat, Diarization, Feature, Kind, SessionOptions
+from vivavoce.wire.fields import MAX_METADATA_CHARS, MAX_PROBLEMS
 from vivavoce.wire.schema import FEATURES, Capabilities, InitRequest, options_of, parse_request
 
 ENGLISH = Capabilities(languages=frozenset({"en"}))

@@ -17,8 +17,7 @@ from vivavoce.errors import (
     Unavailable,
     Unsupported,
 )
-from vivavoce.model import Utterance, Word
-from vivavoce.wire.fields import LANGUAGES
+from vivavoce.model import LANGUAGES, Utterance, Word
 from vivavoce.wire.live import CloseCode, render
 from vivavoce.wire.opening import MAX_CONFIG_CHARS, Audio, Complaint, End, Opening, Refusal, refusal_of
 from vivavoce.wire.schema import FEATURES, Capabilities, parse_request

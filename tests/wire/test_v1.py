@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce import events as ev
-from vivavoce.model import Utterance, Word
-from vivavoce.wire.fields import LANGUAGES
+from vivavoce.model import LANGUAGES, Utterance, Word
 from vivavoce.wire.live import CloseCode, render
 from vivavoce.wire.opening import Audio, Complaint, End, Opening, Refusal
 from vivavoce.wire.schema import FEATURES, Capabilities, parse_request

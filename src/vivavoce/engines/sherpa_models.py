@@ -13,8 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +23,12 @@ import numpy as np
 import onnx
 import sentencepiece
 
+from vivavoce.engines.notes import NOTES, read_notes
 from vivavoce.engines.sherpa_words import unspaced
 from vivavoce.errors import SetupError
-from vivavoce.model import SAMPLE_RATE
+from vivavoce.model import LANGUAGES, SAMPLE_RATE
 from vivavoce.plugins import EngineSettings
 
-_NOTES = "vivavoce.toml"
 _LATENESS_S = 0.3  # how much later than its sound a transducer may write a piece
 _TRIAL_S = 600.0
 _WIRES = (0, 2)  # protobuf's numbers for the two forms of field that models have: a number, and what has a length
@@ -292,28 +291,28 @@ def find(settings: EngineSettings, provider: str = "cpu") -> Model:
     found = _files(directory, settings.compute_type, provider)
     leading = found.get("encoder") or found.get("model")
     facts = _facts(leading) if leading is not None and leading.suffix == ".onnx" else {}
-    notes = _notes(directory)
-    name = notes.get("type") or _name(found, facts)
+    notes = read_notes(directory, KINDS)
+    name = notes.type or _name(found, facts)
     if name is None:
         told = facts.get("model_type", "none")
         raise SetupError(
             f"--model {directory}: no model of a known type (its parts: {', '.join(sorted(found)) or 'none'}; "
-            f'model_type: {told}); name it in {_NOTES} there: type = "…", one of {", ".join(KINDS)}'
+            f'model_type: {told}); name it in {NOTES} there: type = "…", one of {", ".join(KINDS)}'
         )
     missing = [part for part in (*KINDS[name].files, "tokens") if part not in found]
     if missing:
         raise SetupError(f"--model {directory} has no {missing[0]}, which a model of the type {name} needs")
-    languages = notes.get("languages") or languages_of(name, directory.name, facts)
+    languages = notes.languages or languages_of(name, directory.name, facts)
     if not languages:
         raise SetupError(
             f'--model {directory}: nothing says which languages it knows; write languages = ["en"], or whichever they '
-            f"are, into {_NOTES} there"
+            f"are, into {NOTES} there"
         )
     return Model(
         directory=directory,
         name=name,
         files={part: found[part] for part in (*KINDS[name].files, "tokens")},
-        languages=tuple(languages),
+        languages=languages,
         facts=facts,
         spelling=_spelling(directory, found["tokens"]) if KINDS[name].hints else Spelling(),
         provider=provider,
@@ -343,25 +342,6 @@ def _files(directory: Path, compute_type: str, provider: str) -> dict[str, Path]
         raise SetupError(f"--compute-type {compute_type}: {directory} has {', '.join(sorted(given))} alone")
     tokens = sorted(directory.glob("*tokens.txt"))
     return found | ({"tokens": tokens[0]} if tokens else {})
-
-
-def _notes(directory: Path) -> dict[str, Any]:
-    """Read what the directory's owner says of the model."""
-    path = directory / _NOTES
-    if not path.is_file():
-        return {}
-    try:
-        notes = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path} is not TOML: {error}") from error
-    languages = notes.get("languages", [])
-    if (
-        notes.keys() - {"type", "languages"}
-        or notes.get("type") not in {None, *KINDS}
-        or not (isinstance(languages, list) and all(isinstance(code, str) and code for code in languages))
-    ):
-        raise SetupError(f'{path} may have languages = ["…"] and type = "…", one of {", ".join(KINDS)}; nothing else')
-    return notes
 
 
 def _name(found: Mapping[str, Path], facts: Mapping[str, str]) -> str | None:
@@ -397,17 +377,21 @@ def languages_of(kind: str, name: str, facts: Mapping[str, str]) -> tuple[str, .
             return ("zh", "en", "ja", "ko")
         case "whisper":
             codes = facts.get("all_language_codes", "").split(",") if facts.get("is_multilingual") == "1" else ["en"]
-            return tuple(dict.fromkeys("zh" if code == "yue" else code for code in codes if code))
+            return _known("zh" if code == "yue" else code for code in codes)
         case _:
             pass
     if prompts := facts.get("prompt_dictionary"):
-        codes = [code.partition("-")[0].lower() for code in json.loads(prompts)]
-        return tuple(dict.fromkeys(code for code in codes if re.fullmatch("[a-z]{2}", code)))
+        return _known(code.partition("-")[0].lower() for code in json.loads(prompts))
     known = f"{name}-{facts.get('url', '').rpartition('/')[2]}".lower()
     parts = re.split(r"[-_]", known)
     if "parakeet" in parts:
         return tuple(_EUROPEAN.split()) if "v3" in parts else tuple(_named(parts)) or ("en",)
     return tuple(_named(parts))
+
+
+def _known(codes: Iterable[str]) -> tuple[str, ...]:
+    """Give the codes that sessions may ask for, each once."""
+    return tuple(dict.fromkeys(code for code in codes if code in LANGUAGES))
 
 
 def _named(parts: Sequence[str]) -> list[str]:

@@ -31,17 +31,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vivavoce.errors import INVALID, InvalidConfig
+from vivavoce.model import LANGUAGES
 
-_CODES = (  # one string, since a list would be broken into a hundred lines
-    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
-    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd "
-    "si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
-)
 AUTO = "auto"
 """What doors with a single text for languages call one that is found out."""
-
-LANGUAGES = frozenset(_CODES.split())
-"""Codes that the protocol knows as spoken languages."""
 
 TRANSLATION_LANGUAGES = LANGUAGES | {"wo"}
 """Codes that the protocol knows as translation targets."""

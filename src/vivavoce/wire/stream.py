@@ -16,7 +16,8 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_core import PydanticCustomError
 
 from vivavoce.errors import InvalidConfig, MalformedMessage
-from vivavoce.wire.fields import AUTO, LANGUAGES, Fields, Text, Whole, checked, plain_language
+from vivavoce.model import LANGUAGES
+from vivavoce.wire.fields import AUTO, Fields, Text, Whole, checked, plain_language
 from vivavoce.wire.opening import (
     Audio,
     Complaint,

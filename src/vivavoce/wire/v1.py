@@ -26,8 +26,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from vivavoce.errors import INVALID, InvalidConfig, MalformedMessage
-from vivavoce.model import AudioFormat
-from vivavoce.wire.fields import LANGUAGES, Fields, Text, Whole, checked
+from vivavoce.model import LANGUAGES, AudioFormat
+from vivavoce.wire.fields import Fields, Text, Whole, checked
 from vivavoce.wire.live import base64_bytes
 from vivavoce.wire.opening import (
     Audio,
