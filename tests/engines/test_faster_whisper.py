@@ -99,8 +99,67 @@ def test_a_model_is_described_without_being_loaded(models, name):
     """What its files say is what the engine says of itself."""
     settings = EngineSettings(model=str(models[name]))
     assert FasterWhisperEngine.describe(settings) == FasterWhisperEngine(settings).info
-    with pytest.raises(SetupError, match="not on this machine"):
-        FasterWhisperEngine.describe(EngineSettings(model="/nowhere/at/all"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"model": "/nowhere/at/all"}, "there is no such directory"),
+        ({"model": "enormous"}, "no such directory, and no size of Whisper"),
+        ({"model": "large-v1"}, "is not on this machine; get it with: vivavoce models download whisper-large-v1$"),
+        ({"model": "large"}, "get it with: vivavoce models download whisper-large-v3$"),
+        ({"model": "me/mine"}, "download NAME --engine faster-whisper --hub me/mine$"),
+        ({"model": "large-v1", "device": "cuda"}, "--device cuda: no CUDA device is found"),
+        ({"model": "large-v1", "compute_type": "int3"}, "--compute-type int3: not on this CPU"),
+    ],
+)
+def test_what_cannot_be_loaded_here_is_not_described(settings, line, monkeypatch):
+    """Nobody takes it for installed, and the line says how to get it."""
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 0)
+    with pytest.raises(SetupError, match=line):
+        FasterWhisperEngine.describe(EngineSettings(**settings))
+
+
+def test_an_empty_directory_is_not_described(tmp_path):
+    """It is not taken for a model."""
+    with pytest.raises(SetupError, match=r"has no model\.bin"):
+        FasterWhisperEngine.describe(EngineSettings(model=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("whisper-distil-large-v3.5", {"en"}),
+        ("faster-distil-whisper-large-v2", {"en"}),
+        ("distil-large-v3-fr", LANGUAGES),
+        ("undistilled", LANGUAGES),
+    ],
+)
+def test_a_distilled_model_knows_what_it_has_learnt(models, tmp_path, name, languages):
+    """English alone for the releases, whatever their tokens say; known ones keep their languages once installed."""
+    settings = EngineSettings(model=str(shutil.copytree(models["many"], tmp_path / name)))
+    assert FasterWhisperEngine.describe(settings).languages == languages
+    if name.startswith("whisper"):
+        engine = FasterWhisperEngine(settings)
+        assert engine.info == FasterWhisperEngine.describe(settings)
+        assert engine.transcribe([final(SPEECH)]) == engine.transcribe([final(SPEECH, languages=("nl",))])
+        assert len(engine._model._spec("en").sot_sequence) == 3
+
+
+def test_notes_in_the_directory_name_the_languages(models, tmp_path):
+    """They go before the tokens, which a distilled model for one language has of all."""
+    place = shutil.copytree(models["many"], tmp_path / "kotoba")
+    (place / "vivavoce.toml").write_text('languages = ["ja"]\n', encoding="utf-8")
+    settings = EngineSettings(model=str(place))
+    assert FasterWhisperEngine.describe(settings) == FasterWhisperEngine(settings).info
+    assert FasterWhisperEngine.describe(settings).languages == {"ja"}
+    (place / "vivavoce.toml").write_text('languages = ["klingon"]\n', encoding="utf-8")
+    with pytest.raises(SetupError, match="languages: 'klingon': not among the protocol's codes"):
+        FasterWhisperEngine.describe(settings)
+    shutil.copy(models["english"] / "vocabulary.json", place)
+    (place / "vivavoce.toml").write_text('languages = ["ja"]\n', encoding="utf-8")
+    with pytest.raises(SetupError, match="the model has no tokens for ja"):
+        FasterWhisperEngine.describe(settings)
 
 
 def test_every_size_is_known_once_with_its_place():
@@ -382,7 +441,7 @@ def test_a_damaged_model_is_refused(models, tmp_path):
     shutil.copytree(models["english"], tmp_path / "cut")
     weights = tmp_path / "cut" / "model.bin"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(SetupError, match="cannot be loaded on the CPU as int8"):
+    with pytest.raises(SetupError, match=r"on the CPU as int8: .*; get it again; `vivavoce models verify"):
         FasterWhisperEngine(EngineSettings(model=str(tmp_path / "cut")))
 
 
@@ -423,12 +482,14 @@ def load_elsewhere(place, model, **environment):
     ended = subprocess.run(
         [sys.executable, "-c", program, model], env=env, capture_output=True, text=True, timeout=200, check=True
     )
-    return ended.stdout.strip()
+    return (ended.stderr + ended.stdout).strip()
 
 
 def test_without_a_hub_one_line_says_what_to_do(tmp_path):
     """A size that is not on the machine needs the hub, a mirror, or a directory."""
     line = load_elsewhere(tmp_path, "tiny")
+    assert line.startswith("--model tiny is not on this machine: it is being downloaded from the hub\n")
+    line = line.partition("\n")[2]
     assert line.startswith("--model tiny: not on this machine, and the hub does not give it (")
     assert line.endswith("name a directory that has it with --model, or a mirror of the hub with HF_ENDPOINT")
 

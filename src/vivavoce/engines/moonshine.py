@@ -54,11 +54,7 @@ class MoonshineEngine:
 
     def __init__(self, settings: EngineSettings = _DEFAULTS) -> None:
         """Load the model; raises `SetupError` without weights, and where the settings ask for another one."""
-        if settings.model is not None or settings.device == "cuda" or settings.compute_type != "auto":
-            raise SetupError(
-                "--engine moonshine has one model, and runs it on the CPU: leave out --model, --device and "
-                "--compute-type, or choose another engine"
-            )
+        _require_defaults(settings)
         folder = _weights()
         self._pieces = read_pieces(folder / "tokenizer.bin")
         self._tokens = {
@@ -69,8 +65,9 @@ class MoonshineEngine:
 
     @classmethod
     def describe(cls, settings: EngineSettings) -> EngineInfo:
-        """Say what it can do, whatever the settings."""
-        del settings
+        """Say what it can do; raises `SetupError` as making it would."""
+        _require_defaults(settings)
+        _weights()
         return cls.info
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
@@ -232,6 +229,14 @@ def _spans(nth: int, clip: Clip) -> Iterator[_Span]:
 def _span(nth: int, clip: Clip, start: int, stop: int, *, complete: bool) -> _Span:
     samples = clip.samples[start:stop]
     return _Span(clip=nth, key=clip.key, final=clip.final, start=start, samples=samples, complete=complete)
+
+
+def _require_defaults(settings: EngineSettings) -> None:
+    if settings.model is not None or settings.device == "cuda" or settings.compute_type != "auto":
+        raise SetupError(
+            "--engine moonshine has one model, and runs it on the CPU: leave out --model, --device and "
+            "--compute-type, or choose another engine"
+        )
 
 
 def _weights() -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vivavoce.engines.sherpa_models import Model, find, languages_of, load, run, tried
+from vivavoce.engines.sherpa_models import Model, find, languages_of, load, providers, run, tried
 from vivavoce.engines.sherpa_words import by_script, timed_words, told_apart
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.errors import EngineError
@@ -88,7 +88,7 @@ class SherpaEngine:
 
         Only a trial tells of a model that takes one clip at a time: until then it counts as one that takes several.
         """
-        return _info(find(settings))
+        return _info(find(settings, providers(settings.device)[0]))
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give one hypothesis per clip, in order; blocks. Raises `EngineError`."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -166,13 +166,14 @@ def run(recognizer: Any, streams: Sequence[Any]) -> None:
         recognizer.decode_streams(ready)
 
 
+_NOT_INSTALLED = "--engine sherpa-onnx: sherpa-onnx is not installed; pip install 'vivavoce[sherpa]'"
+
+
 def _library() -> Any:
     try:
         return importlib.import_module("sherpa_onnx")
     except ImportError as error:
-        raise SetupError(
-            "--engine sherpa-onnx: sherpa-onnx is not installed; pip install 'vivavoce[sherpa]'"
-        ) from error
+        raise SetupError(_NOT_INSTALLED) from error
 
 
 def load(model: Model) -> Any:
@@ -212,23 +213,35 @@ def tried(settings: EngineSettings) -> Model:
 
     Raises `SetupError`.
     """
-    library = _library()
-    with_cuda = "cuda" in version("sherpa-onnx")
-    if settings.device == "cuda" and not with_cuda:
-        raise SetupError(
-            f"--device cuda: the installed sherpa-onnx {library.__version__} is built for the CPU alone; install its "
-            "CUDA build, or use --device cpu"
-        )
-    providers = ["cuda"] * (with_cuda and settings.device != "cpu") + ["cpu"] * (settings.device != "cuda")
-    for provider in providers:
+    _library()
+    for provider in providers(settings.device):
         model = find(settings, provider)
         failure, batches = _trial(settings, provider)
         if failure is None:
             return replace(model, batches=batches)
-    way_out = "; use a smaller model, or --device cpu" if provider == "cuda" else ""
-    raise SetupError(
-        f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}{way_out}"
+    way_out = (
+        "use a smaller model, or --device cpu"
+        if provider == "cuda"
+        else "get it again; `vivavoce models verify NAME` tells which of its files are not as they were downloaded"
     )
+    raise SetupError(
+        f"--model {model.directory} cannot be used as {model.name} on the {provider.upper()}: {failure}; {way_out}"
+    )
+
+
+def providers(device: str) -> list[str]:
+    """Give what may compute where the settings say `device`, the best first; raises `SetupError`."""
+    try:
+        installed = version("sherpa-onnx")
+    except PackageNotFoundError as error:
+        raise SetupError(_NOT_INSTALLED) from error
+    with_cuda = "cuda" in installed
+    if device == "cuda" and not with_cuda:
+        raise SetupError(
+            f"--device cuda: the installed sherpa-onnx {installed} is built for the CPU alone; install its CUDA build, "
+            "or use --device cpu"
+        )
+    return ["cuda"] * (with_cuda and device != "cpu") + ["cpu"] * (device != "cuda")
 
 
 _DECODED = b"vivavoce: decoded\n"

@@ -66,13 +66,15 @@ class Model:
     Methods raise `EngineError`.
     """
 
-    def __init__(self, whisper: ctranslate2.models.Whisper, tokenizer: Any, *, word_times: bool) -> None:
+    def __init__(
+        self, whisper: ctranslate2.models.Whisper, tokenizer: Any, languages: frozenset[str], *, word_times: bool
+    ) -> None:
         self._whisper: Any = whisper
         self._tokenizer = tokenizer
         self._specs: dict[str, Tokenizer] = {}
         self._features = FeatureExtractor(feature_size=whisper.n_mels)
-        self.word_times = word_times
-        self.languages = languages_of(tokenizer) if whisper.is_multilingual else frozenset({"en"})
+        self._multilingual = whisper.is_multilingual
+        self.word_times, self.languages = word_times, languages
 
     def close(self) -> None:
         """Free the weights; later calls fail."""
@@ -87,8 +89,6 @@ class Model:
 
     def tell_languages(self, heard: Heard, among: Sequence[Collection[str]]) -> list[str]:
         """Give the likeliest of its languages for each clip."""
-        if not self._multilingual:
-            return ["en" for _ in among]
         if all(len(codes) == 1 for codes in among):
             return [next(iter(codes)) for codes in among]
         ranked = self._call("detect_language", heard.memory)
@@ -153,10 +153,6 @@ class Model:
         while len(words) > 1 and words[-1].start >= clip_s - _TOKEN_S:
             words.pop()
         return words
-
-    @property
-    def _multilingual(self) -> bool:
-        return len(self.languages) > 1
 
     def _padded(self, clip: Samples, frames: int) -> NDArray[np.float32]:
         """Give a clip's features with the silence behind it that Whisper was trained with."""

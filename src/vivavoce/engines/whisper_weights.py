@@ -3,20 +3,29 @@
 A model is a directory that CTranslate2's converter wrote, the name of a size, or a repository of the Hugging Face hub.
 Sizes and repositories are looked for in the hub's cache on this machine first, so that a server that has them starts
 without a network.
+
+Which languages a model knows, its tokens tell, but for distilled ones: those have learnt one language and keep the
+tokens of all. So theirs are known by the names of the releases, and `vivavoce.toml` in the directory may say it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import ctranslate2
 import faster_whisper
 import tokenizers
 
+from vivavoce.engines.notes import NOTES, read_notes
 from vivavoce.engines.whisper_model import Model, languages_of
 from vivavoce.errors import SetupError
 from vivavoce.plugins import EngineSettings, KnownModel
+
+log = logging.getLogger(__name__)
 
 DEFAULT_SIZE = "small"
 
@@ -28,6 +37,9 @@ _FILES = {
 _GPU_WORKERS = 2
 _MULTILINGUAL_TOKENS = 51_865
 """Models with fewer know English alone."""
+_DISTILLED = set("distil faster whisper small medium large v2 v3 5 en ct2 int8 float16 float32".split())  # noqa: SIM905
+"""Words in the names of distilled models for English; those for another language say it."""
+_AGAIN = "get it again; `vivavoce models verify NAME` tells which of its files are not as they were downloaded"
 _FETCHED = ("config.json", "model.bin", "preprocessor_config.json", "tokenizer.json", "vocabulary.*")
 
 
@@ -41,8 +53,7 @@ def known_sizes() -> list[KnownModel]:
     everything = frozenset(faster_whisper.tokenizer._LANGUAGE_CODES) - {"yue"}  # noqa: SLF001 - as below
     found: dict[str, KnownModel] = {}
     for size, repository in faster_whisper.utils._MODELS.items():  # noqa: SLF001 - the library tells them nowhere else
-        # Distilled ones have learnt English alone, whatever their tokens say.
-        languages = frozenset({"en"}) if size.endswith(".en") or size.startswith("distil") else everything
+        languages = frozenset({"en"}) if size.endswith(".en") or _is_distilled(size) else everything
         model = KnownModel(
             name=f"whisper-{size}", model=size, languages=languages, repository=repository, files=_FETCHED
         )
@@ -64,18 +75,44 @@ def learnt(settings: EngineSettings, languages: frozenset[str]) -> frozenset[str
 
 
 def read_abilities(settings: EngineSettings) -> tuple[frozenset[str], bool]:
-    """Give a model's languages and whether it times words, without its weights; raises `SetupError`."""
-    directory = _on_this_machine(settings.model or DEFAULT_SIZE)
+    """Give a model's languages and whether it times words, without its weights; raises `SetupError`.
+
+    Also where it is not on this machine, or where the settings ask for what this machine has not.
+    """
+    model = settings.model or DEFAULT_SIZE
+    _compute_type(settings.compute_type, _device(settings.device))
+    directory = _on_this_machine(model)
     if directory is None:
-        raise SetupError(f"--model {settings.model} is not on this machine")
+        raise _absent(model)
+    _require_files(directory)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        tokens = _count_tokens(directory)
+        multilingual = _count_tokens(directory) >= _MULTILINGUAL_TOKENS
+        languages = _languages(model, directory, tokenizer, multilingual=multilingual)
+    except SetupError:
+        raise
     except Exception as error:
-        raise SetupError(f"--model {directory} cannot be read: {' '.join(str(error).split())}") from error
-    languages = languages_of(tokenizer) if tokens >= _MULTILINGUAL_TOKENS else frozenset({"en"})
+        raise SetupError(f"--model {directory} cannot be read: {' '.join(str(error).split())}; {_AGAIN}") from error
     return languages, bool(config.get("alignment_heads"))
+
+
+def _languages(model: str, directory: Path, tokenizer: Any, *, multilingual: bool) -> frozenset[str]:
+    """Give what is noted in the directory, or else what the name or the tokens tell; raises `SetupError`."""
+    known = languages_of(tokenizer) if multilingual else frozenset({"en"})
+    noted = frozenset(read_notes(directory).languages)
+    if noted - known:
+        raise SetupError(
+            f"{directory / NOTES}: languages: the model has no tokens for {', '.join(sorted(noted - known))}"
+        )
+    distilled = _is_distilled(Path(model).name) or _is_distilled(directory.name)
+    return noted or (frozenset({"en"}) if distilled else known)
+
+
+def _is_distilled(name: str) -> bool:
+    """Whether a model of this name has learnt English alone, whatever its tokens say."""
+    words = set(re.split(r"[-_.]", name.lower()))
+    return "distil" in words and words <= _DISTILLED
 
 
 def _count_tokens(directory: Path) -> int:
@@ -91,9 +128,7 @@ def load(settings: EngineSettings) -> Model:
     device = _device(settings.device)
     compute_type = _compute_type(settings.compute_type, device)
     directory = _directory(settings.model or DEFAULT_SIZE)
-    for name, remedy in _FILES.items():
-        if not (directory / name).is_file():
-            raise SetupError(f"--model {directory} has no {name}: {remedy}")
+    _require_files(directory)
     # Partials and finals each have `decode_threads` callers; a GPU shares its time among two as well as among many.
     workers = _GPU_WORKERS if device == "cuda" else 2 * settings.decode_threads
     try:
@@ -110,7 +145,14 @@ def load(settings: EngineSettings) -> Model:
         raise _failure(error, directory, device, compute_type) from error
     if tokenizer.token_to_id("<|startoftranscript|>") is None:
         raise SetupError(f"--model {directory}: its tokenizer.json is not Whisper's; copy it from the original model")
-    return Model(whisper, tokenizer, word_times=bool(config.get("alignment_heads")))
+    languages = _languages(settings.model or DEFAULT_SIZE, directory, tokenizer, multilingual=whisper.is_multilingual)
+    return Model(whisper, tokenizer, languages, word_times=bool(config.get("alignment_heads")))
+
+
+def _require_files(directory: Path) -> None:
+    for name, remedy in _FILES.items():
+        if not (directory / name).is_file():
+            raise SetupError(f"--model {directory} has no {name}: {remedy}")
 
 
 def _device(wanted: str) -> str:
@@ -136,14 +178,12 @@ def _compute_type(wanted: str, device: str) -> str:
 
 def _directory(model: str) -> Path:
     """Give the directory of a model, after a download where it is not on this machine."""
-    path = Path(model).expanduser()
     if (found := _on_this_machine(model)) is not None:
         return found
-    if "/" not in model and "\\" not in model and model not in faster_whisper.available_models():
-        sizes = ", ".join(faster_whisper.available_models())
-        raise SetupError(f"--model {model}: no such directory, and no size of Whisper; the sizes are {sizes}")
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise SetupError(f"--model {model}: there is no such directory")
+    if not _may_be_in_hub(model):
+        raise _absent(model)
+    # Nothing else tells why the start takes minutes.
+    log.warning("--model %s is not on this machine: it is being downloaded from the hub", model)
     try:
         return Path(faster_whisper.download_model(model))
     except Exception as error:
@@ -151,6 +191,26 @@ def _directory(model: str) -> Path:
             f"--model {model}: not on this machine, and the hub does not give it ({type(error).__name__}); name a "
             "directory that has it with --model, or a mirror of the hub with HF_ENDPOINT"
         ) from error
+
+
+def _may_be_in_hub(model: str) -> bool:
+    """Whether it is the name of a size, or looks like the name of a repository."""
+    if model in faster_whisper.available_models():
+        return True
+    return re.fullmatch(r"[^/\\.~][^/\\]*/[^/\\]+", model) is not None
+
+
+def _absent(model: str) -> SetupError:
+    """Say what to do about a model that is not on this machine."""
+    if "/" not in model and "\\" not in model and not _may_be_in_hub(model):
+        sizes = ", ".join(faster_whisper.available_models())
+        return SetupError(f"--model {model}: no such directory, and no size of Whisper; the sizes are {sizes}")
+    if not _may_be_in_hub(model):
+        return SetupError(f"--model {model}: there is no such directory")
+    repository = faster_whisper.utils._MODELS.get(model, model)  # noqa: SLF001 - as above
+    known = {each.repository: each.name for each in known_sizes()}
+    name = known.get(repository, f"NAME --engine faster-whisper --hub {repository}")
+    return SetupError(f"--model {model} is not on this machine; get it with: vivavoce models download {name}")
 
 
 def _on_this_machine(model: str) -> Path | None:
@@ -174,4 +234,6 @@ def _failure(error: Exception, directory: Path, device: str, compute_type: str) 
         )
     if device == "cuda" and "librar" in text.lower():
         return SetupError(f"--device cuda: {text}; install CUDA 12 and cuDNN 9, or use --device cpu")
-    return SetupError(f"--model {directory} cannot be loaded on the {device.upper()} as {compute_type}: {text}")
+    return SetupError(
+        f"--model {directory} cannot be loaded on the {device.upper()} as {compute_type}: {text}; {_AGAIN}"
+    )
