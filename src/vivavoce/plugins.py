@@ -45,6 +45,9 @@ from vivavoce.model import (
 _NO_KEY = SecretStr("")
 _OWN_PACKAGE = "vivavoce"
 
+WARM_UP = "warm-up"
+"""Key of the first clip of every engine: a second of silence, decoded before any session is heard."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:

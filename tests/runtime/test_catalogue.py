@@ -127,8 +127,8 @@ async def test_a_model_is_loaded_once_when_it_is_asked_for_and_shared(shop, tmp_
         assert first.pool.engine is dutch
         assert unknown.pool.engine is main
         assert dutch.told == EngineSettings(model="d", engine_threads=3, decode_threads=1)
-        assert dutch.calls == [["warm-up"]]
-        assert dutch.released == ["warm-up"]
+        assert main.calls == dutch.calls == [["warm-up"]]
+        assert main.released == dutch.released == ["warm-up"]
         assert [pool.engine for pool in catalogue.pools] == [main, dutch]
     assert main.closed
     assert dutch.closed
@@ -187,6 +187,14 @@ async def test_a_model_that_cannot_be_loaded_is_one_line_in_the_log_and_503(shop
         assert (await catalogue.take("")).pool.engine is shop.made[0]
 
 
+async def test_a_default_model_that_cannot_decode_is_refused_at_the_start(shop, tmp_path):
+    """Nobody is told that the server is ready."""
+    with pytest.raises(SetupError, match="the engine main was loaded, but the GPU is out of memory"):
+        async with catalogue_of(tmp_path, model="broken"):
+            pass
+    assert [engine.closed for engine in shop.made] == [True]
+
+
 async def test_a_failed_model_is_tried_again_later(shop, tmp_path, monkeypatch):
     """As a GPU may have room again."""
     monkeypatch.setattr(module, "RETRY_S", 0.0)
@@ -242,6 +250,7 @@ async def test_partials_may_come_from_another_model_or_engine(shop, tmp_path):
             clips = [Clip(key="k", samples=samples, final=final) for final in (True, False)]
             said[name] = [" ".join(word.text for word in each.words) for each in engine.transcribe(clips)]
         assert said == {"both": ["other big", "other d"], "mixed": ["other None", "main None"]}
+    assert [engine.calls[0] for engine in shop.made] == [["warm-up"]] * 5
 
 
 async def test_the_aligner_starts_for_the_first_model_without_word_times(shop, tmp_path):

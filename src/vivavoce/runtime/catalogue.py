@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from vivavoce.config import Settings
 from vivavoce.errors import EngineError, SetupError, Unavailable
-from vivavoce.model import SAMPLE_RATE, Clip
 from vivavoce.plugins import Engine, EngineInfo, KnownModel
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.engines import Recipe, known_models, open_engine
@@ -239,7 +237,7 @@ class Catalogue:
         if slot is self._default:
             engine = await open_engine(slot.recipe)
         else:
-            engine = await _warm(slot.recipe)
+            engine = await _open_chosen(slot.recipe)
         try:
             if not engine.info.word_times:
                 await self._aligner.start()
@@ -333,23 +331,15 @@ def missing(known: Iterable[tuple[str, KnownModel]], recipes: Iterable[Recipe], 
     ]
 
 
-async def _warm(recipe: Recipe) -> Engine:
-    """Make an engine and use it once, so that its first session does not pay for what libraries put off."""
+async def _open_chosen(recipe: Recipe) -> Engine:
+    """Make the engine of a model beside the default one; whatever fails, sessions of other models go on."""
     try:
-        engine = await open_engine(recipe)
-        silence = np.zeros(SAMPLE_RATE, np.float32)
-        try:
-            await asyncio.to_thread(engine.transcribe, [Clip(key="warm-up", samples=silence, final=False)])
-            engine.release("warm-up")
-        except BaseException:
-            await asyncio.to_thread(engine.close)
-            raise
+        return await open_engine(recipe)
     except SetupError:
         raise
     except Exception as error:
-        # An engine is a plugin and may raise anything; sessions of other models go on.
+        # An engine is a plugin and may raise anything.
         raise SetupError(f"the engine {recipe.engine} failed: {' '.join(str(error).split())}") from error
-    return engine
 
 
 def _seen(task: asyncio.Task[DecodePool]) -> None:

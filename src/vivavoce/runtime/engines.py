@@ -7,16 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 
 from vivavoce.config import Settings
-from vivavoce.errors import SetupError
-from vivavoce.model import Clip, Hypothesis
-from vivavoce.plugins import Engine, EngineInfo, EngineSettings, KnownModel, plugin, plugin_names
+from vivavoce.errors import EngineError, SetupError
+from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis
+from vivavoce.plugins import WARM_UP, Engine, EngineInfo, EngineSettings, KnownModel, plugin, plugin_names
 from vivavoce.runtime.decode import FINALS_NICE, polite_threads
 
 log = structlog.get_logger()
 
+_SECOND = np.zeros(SAMPLE_RATE, np.float32)
 _FINALS_OPTION = re.compile(r"--(engine|model)(?![\w-])")  # not --engine-key or --engine-threads, which both have
 
 
@@ -40,8 +42,11 @@ class Recipe:
         return cls(engine=settings.engine, told=told, partials=(name, replace(own, model=settings.partial_model)))
 
     def make(self) -> Engine:
-        """Make what decodes; blocks. Raises `SetupError` where a plugin is missing or cannot be made."""
-        finals: Engine = plugin("engines", self.engine)(self.told)
+        """Make what decodes, and use it once; blocks.
+
+        Raises `SetupError` where a plugin is missing, cannot be made or cannot decode.
+        """
+        finals = _make_warm(self.engine, self.told)
         if self.partials is None:
             return finals
         try:
@@ -64,10 +69,24 @@ class Recipe:
 def _make_quick(name: str, told: EngineSettings) -> Engine:
     """Make the engine for partials; what is wrong with it is told by the names of its own settings."""
     try:
-        made: Engine = plugin("engines", name)(told)
+        return _make_warm(name, told)
     except SetupError as error:
         raise SetupError(_FINALS_OPTION.sub(r"--partial-\1", str(error))) from error
-    return made
+
+
+def _make_warm(name: str, told: EngineSettings) -> Engine:
+    """Make an engine and use it once, so that its first session does not pay for what libraries put off."""
+    engine: Engine = plugin("engines", name)(told)
+    try:
+        engine.transcribe([Clip(key=WARM_UP, samples=_SECOND, final=False)])
+        engine.release(WARM_UP)
+    except EngineError as error:
+        engine.close()
+        raise SetupError(f"the engine {name} was loaded, but {error}") from error
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 async def open_engine(recipe: Recipe) -> Engine:

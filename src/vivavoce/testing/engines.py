@@ -12,7 +12,7 @@ import numpy as np
 
 from vivavoce.errors import EngineError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, spread_words
-from vivavoce.plugins import EngineInfo
+from vivavoce.plugins import WARM_UP, EngineInfo
 
 if TYPE_CHECKING:
     from vivavoce.plugins import Engine
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class ScriptedEngine:
     """Answers each clip with what `script` says of it; waits at `gate` if one is given.
 
-    A script gives the text, or None to fail. `calls` keeps the keys of every batch, finals marked by `!`.
+    A script gives the text, or None to fail. `calls` keeps the keys of every batch, finals marked by `!`. The clip that
+    warms it up has no words and does not wait.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class ScriptedEngine:
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Answer by the script; raises `EngineError` if it fails any clip."""
         self.calls.append([clip.key + "!" * clip.final for clip in clips])
+        if [clip.key for clip in clips] == [WARM_UP]:
+            return [_hypothesis("", clip) for clip in clips]
         if self._gate is not None:
             self._gate.acquire()
         texts = [self._script(clip) for clip in clips]
