@@ -9,7 +9,7 @@ import re
 import secrets
 import wave
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -613,6 +613,24 @@ async def test_there_is_no_file_before_the_end(client, hub):
 
 
 # Around it
+
+
+async def test_a_language_that_is_missing_is_refused_with_the_models_that_know_it(client, hub):
+    """By the model that the request stands for; what is not here is not offered."""
+    codes = {"tiny": {"en"}, "mine": {"en", "fr"}, "big": {"nl", "fr"}, "gone": {"nl"}}
+    hub.listed = [
+        Listed(name=name, engine="t", languages=frozenset(known), features=(), loaded=False, default=name == "tiny")
+        for name, known in codes.items()
+    ]
+    hub.listed[-1] = replace(hub.listed[-1], get="vivavoce models verify gone")
+    said = {}
+    for model, language in (("solaria-1", "nl"), ("mine", "nl"), ("mine", "de")):
+        body = {"model": model, "language_config": {"languages": [language]}}
+        said[model, language] = (await client.post("/v2/live", json=body)).json()["message"]
+    assert "the model tiny (the default one) does not know nl (it knows: en)" in said["solaria-1", "nl"]
+    assert "the model mine does not know nl" in said["mine", "nl"]
+    assert said["mine", "nl"].endswith("ask for those, or for another model: big")
+    assert said["mine", "de"].endswith("ask for those, or add a model that does (see `vivavoce models list`)")
 
 
 async def test_health_and_models_are_public(client, hub):

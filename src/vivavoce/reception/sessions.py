@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vivavoce.errors import INVALID, InvalidConfig, Unsupported
@@ -78,16 +79,27 @@ async def create(
 
     `leg` names the leg of a telephone call that the session is for. Raises `RequestError` and `CapacityError`.
     """
-    model = checked(InitRequest, body).model
+    asked = checked(InitRequest, body)
     await hub.ready()
-    engine = await hub.engine_info(model)
+    engine = await hub.engine_info(asked.model)
     capabilities = Capabilities(languages=engine.languages, features=FEATURES | hub.features, remedies=hub.remedies)
+    if not engine.languages.issuperset(asked.language_config.languages):
+        capabilities = _with_others(capabilities, asked.model, await hub.models())
     parsed = parse_request(body, capabilities)
     if parsed.options.callback_url is not None and not settings.allow_private_callbacks:
         _require_public(parsed.options.callback_url)
     return await hub.create(
         caller.owner, parsed.request, parsed.custom_metadata, parsed.options, most=caller.max_sessions, leg=leg
     )
+
+
+def _with_others(capabilities: Capabilities, asked: str, models: Sequence[Listed]) -> Capabilities:
+    """Add which model the request stands for, and what others that are here know."""
+    here = {each.name: each.languages or frozenset() for each in models if each.get is None}
+    default = next((each.name for each in models if each.default), asked)
+    chosen = asked if asked in here else default
+    name = f"{chosen} (the default one)" if chosen == default else chosen
+    return replace(capabilities, model=name, others={other: here[other] for other in here if other != chosen})
 
 
 def _require_public(callback_url: str) -> None:

@@ -278,12 +278,15 @@ class InitRequest(Fields):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What this installation can do: language codes of its engine, and names out of `FEATURES`.
+    """What this installation can do: language codes of the `model` that was chosen, and names out of `FEATURES`.
 
-    `remedies` say of features that are missing what would provide them.
+    `others` are the languages of its other models by their names. `remedies` say of features that are missing what
+    would provide them.
     """
 
     languages: frozenset[str]
+    model: str = "the default one"
+    others: Mapping[str, frozenset[str]] = field(default_factory=dict)
     features: frozenset[str] = frozenset()
     remedies: Mapping[str, str] = field(default_factory=dict)
 
@@ -440,9 +443,12 @@ def _missing(asked: InitRequest, capabilities: Capabilities) -> list[str]:
     missing = []
     if absent := sorted(set(asked.language_config.languages) - capabilities.languages):
         known = ", ".join(sorted(capabilities.languages)) or "none"
+        wanted = set(asked.language_config.languages)
+        able = [name for name, languages in sorted(capabilities.others.items()) if wanted <= languages]
+        remedy = f"another model: {', '.join(able)}" if able else "add a model that does (see `vivavoce models list`)"
         missing.append(
-            f"language_config.languages: the speech engine of this installation does not know {', '.join(absent)} "
-            f"(it knows: {known}); ask for those, or start vivavoce with an engine that does"
+            f"language_config.languages: the model {capabilities.model} does not know {', '.join(absent)} "
+            f"(it knows: {known}); ask for those, or {'for ' * bool(able)}{remedy}"
         )
     for path in _FEATURES:
         name = path.rpartition(".")[2]
