@@ -106,7 +106,10 @@ def test_a_model_is_described_without_being_loaded(models, name):
     [
         ({"model": "/nowhere/at/all"}, "there is no such directory"),
         ({"model": "enormous"}, "no such directory, and no size of Whisper"),
-        ({"model": "large-v1"}, "is not on this machine; get it with: vivavoce models download whisper-large-v1$"),
+        (
+            {"model": "large-v1"},
+            "no such directory, and not in the hub's cache here; get it with: .* download whisper-large-v1$",
+        ),
         ({"model": "large"}, "get it with: vivavoce models download whisper-large-v3$"),
         ({"model": "me/mine"}, "download NAME --engine faster-whisper --hub me/mine$"),
         ({"model": "large-v1", "device": "cuda"}, "--device cuda: no CUDA device is found"),
@@ -254,6 +257,22 @@ def test_partials_keep_their_language_until_they_are_released(engine):
     assert engine._drafts == {}
 
 
+def test_a_short_partial_does_not_decide_the_language(engine, monkeypatch):
+    """What is told from less than two seconds is told anew; from then on it is kept."""
+    asked, told = [], iter(["nl", "fr", "fr"])
+
+    def tell(heard, among):
+        asked.append(len(among[0]))
+        return [next(told)]
+
+    monkeypatch.setattr(engine._model, "tell_languages", tell)
+    stops = (SAMPLE_RATE, 2 * SAMPLE_RATE, 3 * SAMPLE_RATE)
+    said = [engine.transcribe([partial(SPEECH[:stop])])[0].language for stop in stops]
+    engine.release("p")
+    assert said == ["nl", "fr", "fr"]
+    assert asked == [len(LANGUAGES), len(LANGUAGES), 1]
+
+
 def test_a_long_clip_is_heard_to_its_end(engine, monkeypatch):
     """A clip beyond 30 s is cut at quiet places; a partial decodes each complete piece once."""
     long = np.concatenate([wheel_recording("two_cities")[: 40 * SAMPLE_RATE], SPEECH, SPEECH])[: 36 * SAMPLE_RATE]
@@ -340,6 +359,23 @@ def test_silence_has_no_words(engine, answering, no_speech, log, heard):
     answering([300, 302, 304], no_speech=no_speech, log=log)
     (said,) = engine.transcribe([final(SPEECH, languages=("en",))])
     assert bool(said.words) is heard
+
+
+def test_a_text_that_is_mostly_repetition_is_written_once_more(engine, answering):
+    """Also where no loop stands at its end: it is compressed too well."""
+    calls = answering([*LOOP, 310, 311], [300, 301, 302])
+    (said,) = engine.transcribe([final(SPEECH, languages=("en",))])
+    assert len(said.words) <= 3
+    assert [call["no_repeat_ngram_size"] for call in calls] == [0, 3]
+
+
+@pytest.mark.parametrize(("clip", "most"), [(final(SPEECH), 95), (partial(SPEECH[:SAMPLE_RATE]), 45)])
+def test_a_text_has_no_more_tokens_than_fit_into_its_clip(engine, answering, clip, most):
+    """25 for each second that was said, and a few; silence behind it does not count."""
+    calls = answering([300])
+    engine.transcribe([clip])
+    engine.release(clip.key)
+    assert [call["max_length"] for call in calls] == [2 * most]
 
 
 def test_text_without_a_letter_has_no_words(engine, answering):

@@ -210,7 +210,10 @@ def _absent(model: str) -> SetupError:
     repository = faster_whisper.utils._MODELS.get(model, model)  # noqa: SLF001 - as above
     known = {each.repository: each.name for each in known_sizes()}
     name = known.get(repository, f"NAME --engine faster-whisper --hub {repository}")
-    return SetupError(f"--model {model} is not on this machine; get it with: vivavoce models download {name}")
+    return SetupError(
+        f"--model {model}: no such directory, and not in the hub's cache here; get it with: vivavoce models download "
+        f"{name}"
+    )
 
 
 def _on_this_machine(model: str) -> Path | None:
