@@ -112,7 +112,8 @@ class Engine(Protocol):
     """Speech to text; called from several threads at once.
 
     A factory may have two class methods: `known() -> Sequence[KnownModel]` names the models that it can be made from,
-    and `describe(settings) -> EngineInfo` says what an engine would be that is not made yet, without loading it.
+    and `describe(settings) -> EngineInfo` says what an engine would be that is not made yet, without loading it; it
+    raises `SetupError` where that cannot be made here.
     """
 
     info: EngineInfo

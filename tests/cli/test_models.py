@@ -454,6 +454,15 @@ def test_adding_keeps_what_is_in_the_file(model, tmp_path):
         (["add", "moonshine", "--engine", "faster-whisper"], "is the name of the server's default model"),
         (["add", "x", "--engine", "moonshine", "--model", "/nowhere"], "--model /nowhere: there is no such directory"),
         (["add", "x", "--engine", "moonshine", "--device", "tpu"], "x.device: must be one of"),
+        (["add", "x", "--engine", "moonshine", "--model", "tiny"], "moonshine has one model, and runs it on the CPU"),
+        (["add", "x", "--engine", "faster-whisper", "--model", "models/x"], "no such directory, and not in the hub's"),
+        (["add", "x", "--engine", "faster-whisper", "--model", "."], "has no model.bin"),
+        (["add", "x", "--engine", "sherpa-onnx", "--model", "."], "no model of a known type"),
+        (
+            ["add", "x", "--engine", "remote", "--model", "ws://127.0.0.1:1"],
+            "no recogniser answers at ws://127.0.0.1:1",
+        ),
+        (["add", "x", "--engine", "moonshine", "--partials", "sherpa-onnx"], "sherpa-onnx needs a --partial-model"),
         (["download", "x"], "no engine knows a model x"),
         (["download", "x", "--hub", "a/b"], "give --engine with either --hub or --url"),
         (["download", "x", "--engine", "moonshine", "--url", "http://127.0.0.1"], "--url needs --sha256"),
@@ -478,8 +487,9 @@ def test_adding_keeps_what_is_in_the_file(model, tmp_path):
         (["verify", "x"], "there is no model x"),
     ],
 )
-def test_mistakes_are_one_line_and_change_nothing(tmp_path, capsys, arguments, said):
+def test_mistakes_are_one_line_and_change_nothing(tmp_path, monkeypatch, capsys, arguments, said):
     """Each says what is wrong."""
+    monkeypatch.chdir(tmp_path)
     text = '[old]\nengine = "moonshine"\n'
     (tmp_path / "models.toml").write_text(text)
     assert run(["models", *arguments, "--data-dir", str(tmp_path)]) == 1
@@ -609,3 +619,17 @@ def test_the_list_has_what_is_there_and_what_could_be(model, tmp_path, capsys):
     found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["models"]}
     assert len(found["mine"]["languages"]) == 99
     assert found["whisper-small.en"]["languages"] == ["en"]
+
+
+def test_what_is_not_here_is_listed_as_such(tmp_path, capsys):
+    """With the command that gets it or says why; what it stands for can be had as ever."""
+    gone = tmp_path / "models" / "whisper-base"
+    text = (
+        f'[whisper-base]\nengine = "faster-whisper"\nmodel = "{gone}"\n[gpu]\nengine = "moonshine"\ndevice = "cuda"\n'
+    )
+    (tmp_path / "models.toml").write_text(text + '[far]\nengine = "remote"\nmodel = "ws://127.0.0.1:1"\n')
+    assert run(["models", "list", "--data-dir", str(tmp_path)]) == 0
+    rows = {line.split()[0]: line.split("  ")[-1].strip() for line in capsys.readouterr().out.splitlines()}
+    assert rows["gpu"] == "vivavoce models verify gpu"
+    assert rows["far"] == "vivavoce models verify far"
+    assert rows["whisper-base"] == "vivavoce models download whisper-base"

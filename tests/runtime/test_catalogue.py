@@ -39,6 +39,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.made: list[Made] = []
+        self.absent: set[str] = set()
         self.gate: threading.Event | None = None
 
     def plugin(self, kind: str, name: str) -> Any:
@@ -51,6 +52,8 @@ class Shop:
 
             @classmethod
             def describe(cls, settings: EngineSettings) -> EngineInfo:
+                if settings.model is not None and settings.model in shop.absent:
+                    raise SetupError(f"--model {settings.model}: there is no such directory")
                 return replace(ScriptedEngine().info, languages=frozenset({"nl", "en"}))
 
             def __new__(cls, settings: EngineSettings) -> Any:
@@ -279,6 +282,30 @@ async def test_models_are_listed_with_those_that_could_be_had(shop, tmp_path):
     assert listed[2].languages == {"en", "nl"}
     assert listed[2].features == ("code_switching", "language_detection", "word_times")
     assert listed[3].languages is None
+
+
+async def test_a_model_that_is_not_here_is_not_installed(shop, tmp_path, monkeypatch):
+    """How to get it is said, until it is here; what it would stand for is still to be had."""
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    place = tmp_path / "models" / "other-large"
+    text = f'[other-large]\nengine = "other"\nmodel = "{place}"\n[mine]\nengine = "other"\nmodel = "small"\n'
+    both = '[both]\nengine = "other"\npartials = "mine"\n'
+    shop.absent = {"small", str(place)}
+    async with catalogue_of(tmp_path, text + both) as catalogue:
+        before = {each.name: each for each in await catalogue.models()}
+        await catalogue.take("mine")
+        shop.absent = set()
+        after = {each.name: each for each in await catalogue.models()}
+    assert {name: each.get for name, each in before.items() if not name.startswith("main")} == {
+        "both": "vivavoce models verify both",
+        "mine": "vivavoce models verify mine",
+        "other-large": "vivavoce models download other-large",
+        "other-small": "vivavoce models download other-small",
+    }
+    assert before["mine"].languages is None
+    assert {name for name, each in after.items() if each.get is None} == {"main", "both", "mine", "other-large"}
+    assert after["other-large"].languages == {"en", "nl"}
+    assert "other-small" not in after
 
 
 async def test_closing_waits_for_what_is_being_loaded(shop, tmp_path):

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
     from vivavoce.config import Settings
+    from vivavoce.runtime.entries import Entry
 
 PATIENCE_S = 10.0
 """How long a command waits for another one's change."""
 
 
-def check_table(settings: Settings, name: str, table: Mapping[str, Any], *, taken: str) -> None:
-    """Raise `SetupError` where `write_table` would."""
-    _with_table(settings, name, table, taken)
+def check_table(settings: Settings, name: str, table: Mapping[str, Any], *, taken: str | None) -> Mapping[str, Entry]:
+    """Give the tables as they would be; raises `SetupError` where `write_table` would."""
+    from vivavoce.runtime.entries import check_entries, models_file
+
+    return check_entries(_with_table(settings, name, table, taken).unwrap(), models_file(settings))
 
 
 def write_table(settings: Settings, name: str, table: Mapping[str, Any], *, taken: str | None) -> None:

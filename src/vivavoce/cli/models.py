@@ -76,12 +76,13 @@ def add(
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Add a model that is on this machine; a running server offers it at once.
+    """Add a model that is on this machine and can be loaded here; a running server offers it at once.
 
     It becomes a table in models.toml of the data directory; other tables and comments there stay as they are.
     """
-    from vivavoce.cli.model_tables import write_table
+    from vivavoce.cli.model_tables import check_table, write_table
     from vivavoce.config import load_settings
+    from vivavoce.runtime.entries import recipe_of
 
     settings = load_settings(data_dir=data_dir, config=config)
     if model is not None and (Path(model).expanduser().exists() or model.startswith(("/", ".", "~"))):
@@ -95,7 +96,10 @@ def add(
         "partials": partials,
     }
     given = {key: value for key, value in table.items() if value is not None}
-    write_table(settings, name, given, taken=None if replace else "choose another name, or give --replace")
+    taken = None if replace else "choose another name, or give --replace"
+    entries = check_table(settings, name, given, taken=taken)
+    recipe_of(name, entries, settings).describe()
+    write_table(settings, name, given, taken=taken)
     typer.echo(f"{name} is added; try it with: vivavoce models verify {name}", err=True)
 
 
@@ -119,12 +123,17 @@ def download(
     from vivavoce.cli.fetching import Interrupted, fetch_from_hub, fetch_from_url, part_of
     from vivavoce.cli.model_tables import check_table, write_table
     from vivavoce.config import load_settings
+    from vivavoce.runtime.entries import models_file, read_entries
 
     settings = load_settings(data_dir=data_dir, config=config)
     engine, source = _source(name, engine, hub, url, sha256)
     taken = f"choose another name, or remove it with: {_command('remove', name)}"
-    check_table(settings, name, {"engine": engine}, taken=taken)
     target = _downloads(settings, name)
+    entry = read_entries(models_file(settings)).get(name)
+    # Where only the files have gone, the table stays as it is.
+    again = entry is not None and (entry.engine, entry.model) == (engine, str(target))
+    if not again:
+        check_table(settings, name, {"engine": engine}, taken=taken)
     if target.exists():
         raise SetupError(
             f"{target} is there already; add it with: {_add(name, engine, target)}, or remove it with: "
@@ -142,7 +151,8 @@ def download(
         if part_of(target).exists():
             typer.echo(f"vivavoce: {name}: what came is kept; run the same command again to go on", err=True)
         raise
-    write_table(settings, name, {"engine": engine, "model": str(target)}, taken=taken)
+    if not again:
+        write_table(settings, name, {"engine": engine, "model": str(target)}, taken=taken)
     typer.echo(f"{name} is in {target} and added; try it with: vivavoce models verify {name}", err=True)
 
 
@@ -209,23 +219,27 @@ def verify(name: Name, data_dir: DataDir = None, config: Config = None) -> None:
 
 
 def _use(recipe: Recipe) -> tuple[EngineInfo, str]:
-    """Make an engine and let it decode English speech once; give what it is and what it heard."""
+    """Let an engine decode English speech as a partial and as a final; give what it is and what it heard."""
     from vivavoce.cli.demo import recorded_speech
+    from vivavoce.errors import EngineError
     from vivavoce.model import Clip
 
-    clip = Clip(key="verify", samples=recorded_speech(VERIFIED_S), final=True)
+    samples = recorded_speech(VERIFIED_S)
     engine = recipe.make()
     try:
-        (heard,) = engine.transcribe([clip])
-        info: EngineInfo = engine.info
+        languages = tuple({"en"} & engine.info.languages)
+        engine.transcribe([Clip(key="verify", samples=samples, final=False, languages=languages)])
+        (heard,) = engine.transcribe([Clip(key="verify", samples=samples, final=True, languages=languages)])
+        return engine.info, " ".join(word.text for word in heard.words)
+    except EngineError as error:
+        raise SetupError(f"{engine.info.name} was loaded, but {error}") from error
     finally:
         engine.close()
-    return info, " ".join(word.text for word in heard.words)
 
 
 def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
     """Give what there is and what there could be, as `GET /v1/models` shows it, without what only a server knows."""
-    from vivavoce.runtime.catalogue import features_of, missing
+    from vivavoce.runtime.catalogue import features_of, missing, way_to_get
     from vivavoce.runtime.engines import Recipe, known_models
     from vivavoce.runtime.entries import models_file, read_entries, recipe_of
 
@@ -233,17 +247,24 @@ def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
     recipes = {settings.engine: Recipe.of(settings)}
     for name in sorted(entries.keys() - recipes):
         recipes[name] = recipe_of(name, entries, settings)
+    known, here = known_models(), []
     for name, recipe in recipes.items():
-        info = recipe.describe()
+        info, get = None, {}
+        try:
+            info = recipe.describe()
+            here.append(recipe)
+        except SetupError:
+            get = {"get": way_to_get(name, recipe, known, settings)}
         yield {
             "name": name,
             "engine": recipe.engine,
             **({"languages": sorted(info.languages)} if info is not None else {}),
             "features": list(features_of(info)),
             "default": name == settings.engine,
-            "installed": True,
+            "installed": not get,
+            **get,
         }
-    for each in missing(known_models(), recipes.values(), set(recipes)):
+    for each in missing(known, here, set(recipes)):
         languages = {"languages": sorted(each.languages)} if each.languages is not None else {}
         yield {
             "name": each.name,
@@ -257,10 +278,12 @@ def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _downloads(settings: Settings, name: str) -> Path:
-    """Give where a model of this name is downloaded to."""
+    """Give where a model of this name is downloaded to; raises `SetupError` for what is no name."""
+    from vivavoce.runtime.entries import model_directory
+
     if Path(name).name != name or name.startswith("."):
         raise SetupError(f"{name!r} is no name for a model")
-    return settings.data_dir / "models" / name
+    return model_directory(settings, name)
 
 
 def _languages(codes: list[str] | None) -> str:

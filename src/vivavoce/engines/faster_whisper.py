@@ -22,7 +22,7 @@ import numpy as np
 
 from vivavoce.engines.spans import quiet_cuts
 from vivavoce.engines.whisper_model import FRAMES_PER_S, FULL_FRAMES
-from vivavoce.engines.whisper_weights import DEFAULT_SIZE, known_sizes, label, learnt, load, read_abilities
+from vivavoce.engines.whisper_weights import DEFAULT_SIZE, known_sizes, label, load, read_abilities
 from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import SAMPLE_RATE, Clip, Hypothesis, Samples, Word
 from vivavoce.plugins import EngineInfo, EngineSettings, KnownModel
@@ -157,7 +157,7 @@ class FasterWhisperEngine:
 def _info(settings: EngineSettings, languages: frozenset[str], *, word_times: bool) -> EngineInfo:
     return EngineInfo(
         name=f"faster-whisper-{label(settings)}",
-        languages=learnt(settings, languages),
+        languages=languages,
         word_times=word_times,
         exact_batches=False,
         batch_size=8,

@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from vivavoce.engines.remote_protocol import ANSWER, GREETING, MAX_ANSWER_BYTES, VERSION, Greeting, pack
 from vivavoce.errors import EngineError, SetupError
 from vivavoce.model import Clip, Hypothesis
-from vivavoce.plugins import EngineSettings
+from vivavoce.plugins import EngineInfo, EngineSettings
 
 FINAL_PATIENCE_S, PARTIAL_PATIENCE_S = 30.0, 1.0
 """How long a clip may wait for a recogniser that is away."""
@@ -54,6 +54,15 @@ class RemoteEngine:
             raise SetupError(f"no recogniser answers at {url}: start one with vivavoce recognize") from error
         self._idle.append(connection)
         self.info = greeting.info
+
+    @classmethod
+    def describe(cls, settings: EngineSettings) -> EngineInfo:
+        """Give what the recogniser says of itself now; raises `SetupError` where none answers."""
+        engine = cls(settings)
+        try:
+            return engine.info
+        finally:
+            engine.close()
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Give the recogniser's hypotheses; raises `EngineError` where it fails or stays away, and once closed."""

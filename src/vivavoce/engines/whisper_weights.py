@@ -63,17 +63,6 @@ def known_sizes() -> list[KnownModel]:
     return list(found.values())
 
 
-def learnt(settings: EngineSettings, languages: frozenset[str]) -> frozenset[str]:
-    """Give those of the languages of a model's tokens that it has learnt: nothing but its name tells of distilled ones.
-
-    That is the name of a size, of its repository, or of the directory that it was downloaded to.
-    """
-    name = label(settings)
-    known = (each for each in known_sizes() if name in {each.name, each.model, Path(each.repository or "").name})
-    size = next(known, None)
-    return languages if size is None or size.languages is None else languages & size.languages
-
-
 def read_abilities(settings: EngineSettings) -> tuple[frozenset[str], bool]:
     """Give a model's languages and whether it times words, without its weights; raises `SetupError`.
 

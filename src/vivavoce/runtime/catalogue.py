@@ -24,7 +24,7 @@ from vivavoce.errors import EngineError, SetupError, Unavailable
 from vivavoce.plugins import Engine, EngineInfo, KnownModel
 from vivavoce.runtime.decode import DecodePool
 from vivavoce.runtime.engines import Recipe, known_models, open_engine
-from vivavoce.runtime.entries import Entry, models_file, read_entries, recipe_of
+from vivavoce.runtime.entries import Entry, model_directory, models_file, read_entries, recipe_of
 from vivavoce.runtime.isolated import IsolatedAligner, IsolatedDiarizer
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A model as clients see it: `get` is the command that would install one that is not.
+    """A model as clients see it: `get` is the command that installs one that is not here, or says what it lacks.
 
     `engine` is the engine's plugin name, `languages` are None where only loading the model would tell.
     """
@@ -72,6 +72,8 @@ class _Slot:
     retry_at: float = 0.0
     timer: asyncio.TimerHandle | None = None
     described: EngineInfo | None = None
+    absent: bool = False
+    describe_at: float = 0.0
 
     @property
     def pool(self) -> DecodePool | None:
@@ -94,6 +96,7 @@ class Catalogue:
         self._known: list[tuple[str, KnownModel]] | None = None
         self._slots: dict[str, _Slot] = {}
         self._retired: set[_Slot] = set()
+        self._listing = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -146,11 +149,14 @@ class Catalogue:
     async def models(self) -> list[Listed]:
         """Give the default model, those of the file, and those that can be fetched, by name."""
         self._look_at_file()
-        if self._known is None:
-            self._known = await asyncio.to_thread(known_models)
-        slots = [self._default, *(self._find(name) for name in sorted(self._entries))]
-        listed = [await self._listed(slot) for slot in slots]
-        return listed + missing(self._known, [slot.recipe for slot in slots], {each.name for each in listed})
+        async with self._listing:
+            if self._known is None:
+                self._known = await asyncio.to_thread(known_models)
+            slots = [self._default, *(self._find(name) for name in sorted(self._entries))]
+            await asyncio.gather(*(self._describe(slot) for slot in slots))
+        listed = [self._listed(slot, self._known) for slot in slots]
+        here = [slot.recipe for slot, each in zip(slots, listed, strict=True) if each.get is None]
+        return listed + missing(self._known, here, {each.name for each in listed})
 
     async def close(self) -> None:
         """Stop decoding and free every model."""
@@ -226,10 +232,11 @@ class Catalogue:
             engine = await self._open(slot)
         except SetupError as error:
             slot.retry_at = time.monotonic() + RETRY_S
+            slot.described, slot.describe_at = None, 0.0
             if slot is not self._default:
                 log.error("model not loaded", model=slot.name, error=str(error))
             raise
-        slot.described = engine.info
+        slot.described, slot.absent = engine.info, False
         log.info("model loaded", model=slot.name, engine=engine.info.name, seconds=round(time.monotonic() - begin, 2))
         return DecodePool(engine, self._aligner, self._diarizer, threads=self._settings.decode_threads)
 
@@ -291,17 +298,27 @@ class Catalogue:
             log.info("model unloaded", model=slot.name)
         self._retired.discard(slot)
 
-    async def _listed(self, slot: _Slot) -> Listed:
-        info = slot.described
-        if info is None:
-            info = slot.described = await asyncio.to_thread(slot.recipe.describe)
+    async def _describe(self, slot: _Slot) -> None:
+        """Find out what a model can do; where it cannot be loaded, look again after a while, since files come."""
+        if slot.described is not None or time.monotonic() < slot.describe_at:
+            return
+        slot.describe_at = time.monotonic() + RETRY_S
+        try:
+            slot.described = await asyncio.to_thread(slot.recipe.describe)
+            slot.absent = False
+        except SetupError:
+            slot.absent = True
+
+    def _listed(self, slot: _Slot, known: Iterable[tuple[str, KnownModel]]) -> Listed:
+        info, loaded = slot.described, slot.pool is not None
         return Listed(
             name=slot.name,
             engine=slot.recipe.engine,
             languages=info.languages if info is not None else None,
             features=features_of(info),
-            loaded=slot.pool is not None,
+            loaded=loaded,
             default=slot is self._default,
+            get=way_to_get(slot.name, slot.recipe, known, self._settings) if slot.absent and not loaded else None,
         )
 
 
@@ -314,8 +331,18 @@ def features_of(info: EngineInfo | None) -> tuple[str, ...]:
     return (*detects, *(("word_times",) if info.word_times else ()))
 
 
+def way_to_get(name: str, recipe: Recipe, known: Iterable[tuple[str, KnownModel]], settings: Settings) -> str:
+    """Give the command that brings back a model which cannot be loaded, or says what it lacks."""
+    if name == settings.engine:
+        return "vivavoce doctor"
+    downloaded = recipe.told.model == str(model_directory(settings, name))
+    if downloaded and any((engine, model.name) == (recipe.engine, name) for engine, model in known):
+        return f"vivavoce models download {name}"
+    return f"vivavoce models verify {name}"
+
+
 def missing(known: Iterable[tuple[str, KnownModel]], recipes: Iterable[Recipe], names: set[str]) -> list[Listed]:
-    """Give the known models that neither a recipe uses nor one of `names` stands for, with how to get them."""
+    """Give the known models that neither a recipe of one that is here uses nor one of `names` stands for."""
     used = {(recipe.engine, recipe.told.model) for recipe in recipes}
     return [
         Listed(

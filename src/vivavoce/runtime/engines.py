@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,26 +51,41 @@ class Recipe:
         if self.partials is None:
             return finals
         try:
-            return Pair(finals, _make_quick(*self.partials))
+            with _told_as_partials():
+                return Pair(finals, _make_warm(*self.partials))
         except BaseException:
             finals.close()
             raise
 
     def describe(self) -> EngineInfo | None:
-        """Say what the engine can do without making it, where its factory can tell; blocks."""
-        try:
-            describe = getattr(plugin("engines", self.engine), "describe", None)
-            info: EngineInfo | None = describe(self.told) if describe is not None else None
-        except Exception as error:  # noqa: BLE001 - a factory may raise anything; loading the engine will tell
-            log.debug("an engine cannot describe itself", engine=self.engine, error=str(error))
-            return None
+        """Say what the engine can do without making it, None where its factory cannot tell; blocks.
+
+        Raises `SetupError` where it cannot be made: its files are not here, or the settings ask for what is not.
+        """
+        info = _describe(self.engine, self.told)
+        if self.partials is not None:
+            with _told_as_partials():
+                _describe(*self.partials)
         return info
 
 
-def _make_quick(name: str, told: EngineSettings) -> Engine:
-    """Make the engine for partials; what is wrong with it is told by the names of its own settings."""
+def _describe(name: str, told: EngineSettings) -> EngineInfo | None:
     try:
-        return _make_warm(name, told)
+        describe = getattr(plugin("engines", name), "describe", None)
+        info: EngineInfo | None = describe(told) if describe is not None else None
+    except SetupError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a factory may raise anything; loading the engine will tell
+        log.debug("an engine cannot describe itself", engine=name, error=str(error))
+        return None
+    return info
+
+
+@contextmanager
+def _told_as_partials() -> Iterator[None]:
+    """Tell what is wrong with the engine for partials by the names of its own settings."""
+    try:
+        yield
     except SetupError as error:
         raise SetupError(_FINALS_OPTION.sub(r"--partial-\1", str(error))) from error
 

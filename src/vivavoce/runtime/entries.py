@@ -69,6 +69,11 @@ def models_file(settings: Settings) -> Path:
     return settings.models_file or settings.data_dir / "models.toml"
 
 
+def model_directory(settings: Settings, name: str) -> Path:
+    """Give where a model of this name is downloaded to."""
+    return settings.data_dir / "models" / name
+
+
 def read_entries(path: Path) -> Mapping[str, Entry]:
     """Give the tables by name, none where there is no file; raises `SetupError` with one line per mistake."""
     try:

@@ -46,8 +46,10 @@ class ModelBody(_Body):
     )
     loaded: bool = Field(description="Whether it is in memory; the first session of one that is not has to wait.")
     default: bool = Field(description="Whether it is the one that unknown names stand for.")
-    installed: bool = Field(description="Whether sessions may name it.")
-    get: str | None = Field(default=None, description="The command that installs it; absent where it is installed.")
+    installed: bool = Field(description="Whether it can be loaded: its files are here, or its recogniser answers.")
+    get: str | None = Field(
+        default=None, description="The command that installs it, or says what it lacks; absent if installed."
+    )
 
 
 class ModelList(_Body):
