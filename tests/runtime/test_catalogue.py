@@ -183,7 +183,7 @@ async def test_a_model_that_cannot_be_loaded_is_one_line_in_the_log_and_503(shop
         for _ in range(2):
             with pytest.raises(Unavailable, match="bad cannot be loaded"):
                 await catalogue.take("bad")
-        lines = [line for line in capsys.readouterr().out.splitlines() if "model not loaded" in line]
+        lines = [line for line in "".join(capsys.readouterr()).splitlines() if "model not loaded" in line]
         assert len(lines) == 1
         assert why in lines[0]
         assert all(engine.closed for engine in shop.made[1:])
@@ -372,7 +372,7 @@ async def test_a_model_of_the_defaults_name_is_not_used(shop, tmp_path, capsys):
         assert (await catalogue.take("main")).pool.engine is shop.made[0]
         assert [each.name for each in await catalogue.models()][:1] == ["main"]
         assert len(shop.made) == 1
-    assert "has the default one's name" in capsys.readouterr().out
+    assert "has the default one's name" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
