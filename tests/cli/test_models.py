@@ -535,7 +535,8 @@ def test_a_model_is_removed_with_its_files_where_that_is_wanted(site, tmp_path, 
     url = ["--url", f"{site.url}/a.bin", "--sha256", sha(b"weights")]
     assert run(["models", "download", "a", "--engine", "moonshine", *url, *place]) == 0
     own = tmp_path / "models" / "a"
-    assert run(["models", "add", "b", "--engine", "moonshine", "--model", str(own), "--partials", "a", *place]) == 0
+    with (tmp_path / "models.toml").open("a", encoding="utf-8") as file:
+        file.write(f'[b]\nengine = "moonshine"\nmodel = "{own}"\npartials = "a"\n')
     capsys.readouterr()
     for arguments, said in (
         (["a", "--files"], f"{own} is the model of b too"),
