@@ -274,6 +274,27 @@ async def test_connections_beyond_the_limit_are_refused_sockets_counted(monkeypa
 
 
 @on_uvloop
+async def test_a_lost_connection_is_told_from_a_peer_that_closed_without_a_code():
+    """1006 and 1005: after the one a client may come back, the other has hung up."""
+    codes: list[int] = []
+
+    async def note(scope, receive, send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        codes.append((await receive())["code"])
+
+    async with serving(note) as served:
+        async with served.upgrade() as (_, writer):
+            writer.transport.abort()
+        await served.until_open(0)
+        async with served.upgrade() as (_, writer):
+            writer.write(frame(8, b""))
+            await writer.drain()
+            await served.until_open(0)
+    assert codes == [1006, 1005]
+
+
+@on_uvloop
 async def test_a_socket_is_closed_though_its_client_does_not_read():
     """Neither the close frame nor the end of the connection waits for a reader that has gone."""
     closed = asyncio.Event()

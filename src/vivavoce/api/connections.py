@@ -179,6 +179,10 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cut_timer.stop()
+        if self.conn.close_rcvd is None:
+            # Ahead of uvicorn's own, by which a lost connection looks like a peer that closed without a code.
+            lost: Any = {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE}
+            self.queue.put_nowait(lost)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
