@@ -18,9 +18,13 @@ class Memory:
     def __init__(self) -> None:
         self.audio = bytearray()
         self.stored: tuple[int, ...] = ()
-        self.full = False
+        self.full = self.slow = False
+        self.waiting: list[tuple[Take, Then]] = []
 
     def append_audio(self, session_id: str, take: Take, then: Then) -> None:
+        if self.slow:
+            self.waiting.append((take, then))
+            return
         write, audio = take()
         if self.full:
             then(StoreError("the disk is full"))
@@ -29,6 +33,12 @@ class Memory:
         assert write.ack_ends is not None
         self.stored = write.ack_ends
         then(None)
+
+    def fail(self) -> None:
+        """End the rounds that wait."""
+        for take, then in self.waiting:
+            take()
+            then(StoreError("the disk is full"))
 
     async def settle(self, session_id: str) -> None:
         pass
@@ -96,6 +106,18 @@ async def test_a_header_that_was_lost_is_read_again() -> None:
     await intake.reopen()
     await intake.feed(piece(1))
     assert intake.audio_start == 0
+
+
+async def test_a_stream_that_ended_before_its_audio_was_lost_is_over() -> None:
+    """Nothing follows from which its beginning could be told."""
+    memory, lost = Memory(), list[StoreError]()
+    intake = make(memory, lost)
+    memory.slow = True
+    await intake.feed(piece(1))
+    intake.end()
+    memory.fail()
+    assert len(lost) == 1
+    assert (intake.size, intake.audio_start) == (0, 0)
 
 
 async def test_what_is_remembered_is_bounded() -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from scripted import PLUGINS, bursts, create, ended, hub_of, installed, speak
 from vivavoce.errors import StoreError
-from vivavoce.model import SAMPLE_RATE, Clip, Status
+from vivavoce.model import SAMPLE_RATE, Clip, Control, Status
+from vivavoce.plugins import Write
 from vivavoce.runtime.hub import Hub
 from vivavoce.stores.objects import LocalAudio
 from vivavoce.testing.engines import ScriptedEngine
@@ -177,6 +178,16 @@ async def test_a_silencing_that_fails_is_tried_again(
     async with hub_of(data_dir, ScriptedEngine(Words(None))) as hub:
         assert await ended(hub, session.id) is Status.DONE
         assert seconds(kept(hub, session.id)).tolist() == [True, False, True]
+
+
+async def test_a_session_that_was_stopped_before_it_brought_audio_ends_after_a_crash(tmp_path: Path) -> None:
+    """The next process finds its stop, and nothing before it."""
+    data_dir = tmp_path / "data"
+    async with hub_of(data_dir, ScriptedEngine(Words("well then"))) as hub:
+        session = await create(hub)
+        await hub.store.commit([Write(session_id=session.id, controls=(Control(at=0, kind="stop"),))])
+    async with hub_of(data_dir, ScriptedEngine()) as hub:
+        assert await ended(hub, session.id) is Status.DONE
 
 
 class Hinted:

@@ -68,7 +68,7 @@ class Intake:
         self._given = 0
         self._new_start: int | None = None
         self._header_stop = 0
-        self._broken = False
+        self._broken = self._ended = False
         self._repeats = True
         self._latest: deque[tuple[int, bytes]] = deque()
         self._latest_bytes = 0
@@ -143,6 +143,7 @@ class Intake:
             fresh = self._overlap.flush()
             assert self._overlap.start is not None
             self._resume(self._overlap.start, fresh)
+        self._ended = True
         if self.audio_start is None:
             self.audio_start = 0
 
@@ -170,7 +171,6 @@ class Intake:
             self._head += data
             self.audio_start = self._new_start = self._header_size(self._head)
             self._header_stop = self.size
-            self._head = b"" if self.audio_start is not None else self._head
         self._latest.append((start, data))
         self._latest_bytes += len(data)
         while self._latest_bytes > LATEST_BYTES:
@@ -196,9 +196,9 @@ class Intake:
 
     def _on_written(self, error: StoreError | None) -> None:
         if error is not None:
+            told, self._broken = self._broken, True
             self._forget_lost()
-            if not self._broken:
-                self._broken = True
+            if not told:
                 self._failed(error)
             return
         start, self.durable = self.durable, self._given
@@ -208,6 +208,8 @@ class Intake:
         if not self._repeats:
             self._ack_ends.clear()
         self._ack_ends.append(self.durable)
+        if self.audio_start is not None and self.durable >= self._header_stop:
+            self._head = b""
         if len(self._ack_ends) % REMEMBERED_ACKS == 0:
             self._ack_ends = self._last_ends(REMEMBERED_ACKS, MOST_REMEMBERED_ACKS)
         self._kept(start, self.durable)
@@ -220,7 +222,7 @@ class Intake:
         self._waiting.clear()
         self._new_start = None
         if self._header_stop > self.durable:
-            self.audio_start, self._head = None, self.read(0, self.durable)
+            self.audio_start, self._head = 0 if self._ended else None, self._head[: self.durable]
 
     def _ends_to_store(self) -> tuple[int, ...]:
         if not self._repeats:

@@ -136,6 +136,8 @@ class Session:
         )
         if record.audio_bytes:
             self._intake.restore(record.audio_bytes, record.ack_ends)
+        if self._stopped:
+            self._intake.end()
         self._heard, self._late_until = 0, record.audio_bytes
         self._decoded_before_s, self._created_at = record.transcription_s, record.created_at
         # When the audio began. Where that was in an earlier process, it is not known better than this.
