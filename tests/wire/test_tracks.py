@@ -176,6 +176,18 @@ def test_frames_without_stamps_follow_each_other_by_their_numbers(names, order, 
     assert out[:: len(names)] == b"".join(bytes([1 + slot]) * FRAME for slot in range(9))
 
 
+@pytest.mark.parametrize("numbers", [[7] * 50, [*range(1, 26), *range(1, 26)]], ids=["one for all", "anew"])
+def test_numbers_that_do_not_grow_cost_a_few_frames_at_most(numbers):
+    """What is left then is the order in which frames come."""
+    aligned = tracks(("inbound",))
+    out = b"".join(
+        place(aligned, "inbound", bytes([slot]) * FRAME, None, number) for slot, number in enumerate(numbers)
+    )
+    heard = list(dict.fromkeys(out + aligned.settle()))
+    assert heard == sorted(heard)
+    assert len(heard) >= len(numbers) - 3
+
+
 def test_a_frame_without_a_stamp_waits_no_longer_than_the_lag():
     """The one before it is lost, and it was first of all that came."""
     aligned, out = tracks(("inbound",)), b""

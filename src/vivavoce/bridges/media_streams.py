@@ -9,7 +9,7 @@ stream of the same call and the same tracks finds it again. Nothing is sent back
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -151,8 +151,7 @@ class _Stream:
         while not isinstance(event, Stopped | _Lost):
             match event:
                 case Media() if event.track in self._names:
-                    for piece in self._tracks.place(event, clock()):
-                        await _feed(leg, piece)
+                    await _feed(leg, self._tracks.place(event, clock()))
                 case Media():
                     self._note("audio of a track that was not announced; ask for both with the parameter tracks=both")
                 case Unreadable():
@@ -162,12 +161,12 @@ class _Stream:
                         raise MalformedMessage(f"more than {MAX_UNREADABLE} frames cannot be read")
                 case Started() if event.metadata != self._ids:
                     # Its audio would be heard as this stream's.
-                    await _feed(leg, self._tracks.settle())
+                    await _feed(leg, [self._tracks.settle()])
                     raise MalformedMessage("another stream began on this socket; each needs a socket of its own")
                 case _Quiet():
-                    await _feed(leg, self._tracks.settle(ahead_s=AHEAD_S))
+                    await _feed(leg, [self._tracks.settle(ahead_s=AHEAD_S)])
             event = await self._next()
-        await _feed(leg, self._tracks.settle())
+        await _feed(leg, [self._tracks.settle()])
         return isinstance(event, Stopped)
 
     async def _start(self) -> Started:
@@ -224,7 +223,10 @@ def _chosen(parameters: Mapping[str, str]) -> tuple[str, ...]:
     return _CHOICES.get(name, ())
 
 
-async def _feed(leg: Leg, audio: bytes) -> None:
-    if audio:
-        await leg.feed(audio)
-        await asyncio.sleep(0)  # a long pause is many pieces, and other calls have their turn between them
+async def _feed(leg: Leg, pieces: Iterable[bytes]) -> None:
+    """Feed what a frame brought; a long pause is many pieces, and other calls have their turn between them."""
+    for number, piece in enumerate(pieces):
+        if number:
+            await asyncio.sleep(0)
+        if piece:
+            await leg.feed(piece)

@@ -13,6 +13,7 @@ it cannot change any more.
 * A frame is dropped only if its place is taken and its number says that it is a repeat, or that later frames are
   already placed. A newer one is never dropped, whatever its timestamp says; its place is then behind the last one.
 * A frame with a number and no timestamp waits for those before it, `LAG_S` of audio at most, and then follows them.
+  Where more than `_MOST_LATE` in a row come after their turn, numbers stand still or began again, and count no more.
 * A timestamp that is more than `_MAX_GAP_S` behind starts the clock anew, without a gap. That is also how timestamps
   that count from 1970 become a call's own. So does one by which there would be more silence than time has passed since
   the first frame, and `_LEAP_S`: what is stored of a call is what was sent and the time that it took, however frames
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 INBOUND, OUTBOUND = "inbound", "outbound"
@@ -43,6 +44,7 @@ _JITTER_S = 0.04
 _MAX_GAP_S = 60.0
 _LEAP_S = 1.0
 _PIECE_S = 1.0
+_MOST_LATE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,8 @@ class _Frame:
 class _Track:
     """One track: what is placed but not given out yet, and the frames that wait for those before them.
 
-    `unplaced` are frames that only their numbers tell the place of.
+    `unplaced` are frames that only their numbers tell the place of, `late` how many of them in a row came after their
+    turn, and `numbered` whether that is believed.
     """
 
     end: int = 0
@@ -79,6 +82,8 @@ class _Track:
     placed: bytearray = field(default_factory=bytearray)
     waiting: list[_Frame] = field(default_factory=list)
     unplaced: list[Media] = field(default_factory=list)
+    late: int = 0
+    numbered: bool = True
 
 
 class Tracks:
@@ -105,6 +110,8 @@ class Tracks:
         that is cut off is left out.
         """
         track = self._named[media.track]
+        if media.timestamp_ms is None and not track.numbered:
+            media = replace(media, number=None)
         if media.timestamp_ms is None and media.number is not None:
             self._queue(track, media)
         else:
@@ -113,9 +120,17 @@ class Tracks:
 
     def _queue(self, track: _Track, media: Media) -> None:
         """Put a frame without a timestamp behind those with lower numbers."""
+        if len(media.payload) < self._width:
+            return
         late = track.number is not None and media.number is not None and media.number <= track.number
-        empty = len(media.payload) < self._width
-        if late or empty or any(media.number == other.number for other in track.unplaced):
+        late = late or any(media.number == other.number for other in track.unplaced)
+        track.late = track.late + 1 if late else 0
+        if track.late > _MOST_LATE:
+            track.numbered = False
+            for each in [*track.unplaced, replace(media, number=None)]:
+                self._put(track, each, track.end)
+            track.unplaced.clear()
+        if late:
             return
         insort(track.unplaced, media, key=attrgetter("number"))
         while track.unplaced and (self._is_next(track) or self._queued(track) > self._lag):
