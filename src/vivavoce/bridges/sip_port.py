@@ -34,8 +34,9 @@ log = structlog.get_logger()
 MAX_TRANSACTIONS = 4096
 MAX_SCREENED = 256
 DEFAULT_PORT = 5060
-EXTENSIONS = {"100rel"}
-"""What a request may require. Answers that are not final are never sent, so none of them needs to be reliable."""
+EXTENSIONS = {"100rel", "timer"}
+"""What a request may require. Answers that are not final are never sent, so none of them needs to be reliable; and a
+call that is answered without an expiry does not expire (RFC 4028)."""
 
 _FINAL, _REFUSAL = 200, 300
 
