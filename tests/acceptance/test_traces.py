@@ -112,7 +112,7 @@ async def test_the_metrics_tell_what_happened(ran: Ran):
     assert float(values["vivavoce_audio_received_seconds_total"]) == pytest.approx(seconds, abs=0.01)
     assert float(values["vivavoce_audio_heard_seconds_total"]) == pytest.approx(seconds, abs=0.5)
     assert 0 < float(values["vivavoce_speech_transcribed_seconds_total"]) < seconds
-    assert float(values["vivavoce_ack_seconds_count"]) > 2
+    assert float(values["vivavoce_ack_seconds_count"]) >= 2
     assert 'vivavoce_answer_seconds_count{kind="partial"}' in values
     for name in ("answer_seconds", "decode_seconds", "decode_batch_size"):
         assert float(values[f'vivavoce_{name}_count{{kind="final"}}']) >= 8

@@ -63,8 +63,8 @@ class StandInHub:
     async def engine_info(self, model: str) -> EngineInfo:
         return self.info
 
-    async def models(self) -> list[Listed]:
-        return self.listed
+    async def models(self, *, fetchable: bool = True) -> list[Listed]:
+        return [each for each in self.listed if fetchable or each.get is None]
 
     async def create(
         self, owner, request, custom_metadata, options, *, most=None, leg=None

@@ -39,8 +39,8 @@ class Sessions(Protocol):
         Raises `Unavailable` where it cannot be loaded, or takes long.
         """
 
-    async def models(self) -> Sequence[Listed]:
-        """Give the models that sessions may name, and those that could be installed, once the hub is ready."""
+    async def models(self, *, fetchable: bool = True) -> Sequence[Listed]:
+        """Give the models that sessions may name, and those that are `fetchable`, once the hub is ready."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -84,7 +84,7 @@ async def create(
     engine = await hub.engine_info(asked.model)
     capabilities = Capabilities(languages=engine.languages, features=FEATURES | hub.features, remedies=hub.remedies)
     if not engine.languages.issuperset(asked.language_config.languages):
-        capabilities = _with_others(capabilities, asked.model, await hub.models())
+        capabilities = _with_others(capabilities, asked.model, await hub.models(fetchable=False))
     parsed = parse_request(body, capabilities)
     if parsed.options.callback_url is not None and not settings.allow_private_callbacks:
         _require_public(parsed.options.callback_url)

@@ -146,17 +146,21 @@ class Catalogue:
 
         return Lease(pool, give_back)
 
-    async def models(self) -> list[Listed]:
-        """Give the default model, those of the file, and those that can be fetched, by name."""
+    async def models(self, *, fetchable: bool = True) -> list[Listed]:
+        """Give the default model, those of the file, and those that are `fetchable`, by name.
+
+        What can be fetched every installed engine has to be asked, which loads its libraries.
+        """
         self._look_at_file()
         async with self._listing:
-            if self._known is None:
+            if fetchable and self._known is None:
                 self._known = await asyncio.to_thread(known_models)
             slots = [self._default, *(self._find(name) for name in sorted(self._entries))]
             await asyncio.gather(*(self._describe(slot) for slot in slots))
-        listed = [self._listed(slot, self._known) for slot in slots]
+        known = self._known or () if fetchable else ()
+        listed = [self._listed(slot, known) for slot in slots]
         here = [slot.recipe for slot, each in zip(slots, listed, strict=True) if each.get is None]
-        return listed + missing(self._known, here, {each.name for each in listed})
+        return listed + missing(known, here, {each.name for each in listed})
 
     async def close(self) -> None:
         """Stop decoding and free every model."""

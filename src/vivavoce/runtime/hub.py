@@ -110,9 +110,9 @@ class Hub:
         """Say what the model of this name can do, or the default; raises `Unavailable` where it cannot be loaded."""
         return await self._parts.models.result().catalogue.info(model)
 
-    async def models(self) -> list[Listed]:
-        """Give the models that sessions may name, and those that could be installed; once `ready` has returned."""
-        return await self._parts.models.result().catalogue.models()
+    async def models(self, *, fetchable: bool = True) -> list[Listed]:
+        """Give the models that sessions may name, and those that are `fetchable`; once `ready` has returned."""
+        return await self._parts.models.result().catalogue.models(fetchable=fetchable)
 
     @property
     def features(self) -> frozenset[str]:
