@@ -159,3 +159,21 @@ def test_a_day_that_no_month_has_is_no_date() -> None:
     assert found("on 2024-02-29") == [("DATE", "2024-02-29")]
     assert found("on 2026-02-30") == []
     assert all("30" not in text for kind, text in found("on the 30th of February") if kind == "DATE")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("a charge on account 12345678 of 200 dollars", "en", ["200 dollars"]),
+        ("it is 20 of 30 dollars", "en", ["30 dollars"]),
+        ("20 of 30 dollar", "nl", ["20 of 30 dollar"]),
+        ("entre 2000 et 3000 euros", "fr", ["2000 et 3000 euros"]),
+        ("10000 to 20000 dollars", "en", ["10000 to 20000 dollars"]),
+        ("98765432 to 20000 dollars", "en", ["20000 dollars"]),
+    ],
+)
+def test_an_amount_has_two_ends_only_with_a_word_between_that_says_so(
+    text: str, language: str, expected: list[str]
+) -> None:
+    """A word of the language, and a first end that may be a price."""
+    assert [words for _, words in found(text, language, ("MONEY",))] == expected

@@ -426,6 +426,42 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
     assert Redaction().rewrite(said, final=True) == said
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a charge on account 12345678 of 200 dollars", "a charge on account [NUMBER_1] of 200 dollars"),
+        ("pay invoice 98765432 of 40 euros", "pay invoice [NUMBER_1] of 40 euros"),
+        ("my pin is 4532 or 20 dollars", "my pin is [NUMBER_1] or 20 dollars"),
+        ("change the code 4532 to 20 dollars", "change the code [NUMBER_1] to 20 dollars"),
+        ("fr| la facture 98765432 ou 40 euros", "la facture [NUMBER_1] ou 40 euros"),
+        ("de| mein Konto 12345678 oder 40 Euro", "mein Konto [NUMBER_1] oder 40 Euro"),
+        # HIDDEN
+    ],
+)
+def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str) -> None:
+    """Beside an amount, as two years, or glued to something: it is announced, or it is too long."""
+    check_hidden(text, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "they asked for 200 to 300 dollars",
+        "it went from 4532 to 20 dollars then",
+        "ten thousand to twenty thousand dollars it is",
+        "de| zwischen 2000 und 3000 Euro",
+        "fr| entre 2000 et 3000 euros",
+        "nl| 2000 tot 3000 euro",
+        # STAY
+    ],
+)
+def test_quantities_that_look_like_numbers_stay(text: str) -> None:
+    """Ends of amounts, years, dates and times, and what people answer each other."""
+    one = read("", text)
+    said = utterance(one.text, one.language)
+    assert Redaction().rewrite(said, final=True) == said
+
+
 def test_spans_cover_what_is_hidden_and_a_little_more() -> None:
     """They are what to silence: in order, apart, never before the start."""
     said = utterance(f"{MAIL} and call me on 415 555 2671")

@@ -21,9 +21,6 @@ _CURRENCIES = word_set(
     """AED ARS AUD BRL CAD CHF CLP CNY COP CZK DKK EUR GBP HKD HUF IDR ILS INR JPY KES KRW MXN MYR NGN NOK NZD PHP
     PLN RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR"""
 )
-RANGE_WORDS = word_set("to or bis oder à ou tot of o")
-"""What stands between the two ends of an amount."""
-
 _NOUN_FIRST = frozenset({"fr", "es", "it", "pt"})  # "dollars américains"; elsewhere the noun comes last
 _SHORTEST_NAME = 3
 
@@ -44,6 +41,13 @@ def find_amounts(sentence: Sentence) -> Iterator[tuple[str, Piece]]:
             yield kind, piece
 
 
+@cache
+def range_words(language: str) -> frozenset[str]:
+    """Give what stands between the two ends of an amount in a language; English where its words are not known."""
+    words, _, last = _RANGES.get(language, _RANGES["en"])
+    return frozenset((*words.split(), last))
+
+
 def half_address(sentence: Sentence) -> Piece | None:
     """Give what may begin an address that goes on in the utterance after: "I live at 12 Baker"."""
     match = _HALF_ADDRESS.search(sentence.figures.text) if sentence.language == "en" else None
@@ -60,7 +64,9 @@ def money(language: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     small = (
         rf"(?: (?:and )?\d{{1,2}}(?: (?:{_SMALL_COINS})\b|(?=[.,;:!?]|$| (?:please|each|and|for|in|to|on|a|per)\b)))?"
     )
-    scaled = rf"{_RANGE}{_AMOUNT}(?: and a (?:half|quarter))?{_SCALE}"
+    words, before, last = _RANGES.get(language, _RANGES["en"])
+    range_of = rf"(?:{_FIRST_END} (?:{words.replace(' ', '|')}) |(?<=\b{before} ){_FIRST_END} {last} )?"
+    scaled = rf"{range_of}{_AMOUNT}(?: and a (?:half|quarter))?{_SCALE}"
     return tuple(
         ("MONEY", re.compile(rf"(?<![\w.,])(?P<it>{pattern})", re.IGNORECASE))
         for pattern in (
@@ -132,7 +138,16 @@ def _any(names: frozenset[str]) -> str:
 
 _DIGIT = re.compile(r"\d")
 _AMOUNT = r"\d+(?:[.,]\d+)*"
-_RANGE = rf"(?:{_AMOUNT} (?:{'|'.join(sorted(RANGE_WORDS))}) |(?<=\bbetween ){_AMOUNT} and )?"
+_FIRST_END = r"(?:\d{1,3}(?:[.,]\d{3})*|\d{1,4}|[1-9]\d{0,3}00+)(?:[.,]\d{1,2})?"  # round: no number of an account
+_RANGES = {
+    "en": ("to or", "between", "and"),
+    "de": ("bis oder", "zwischen", "und"),
+    "fr": ("à ou", "entre", "et"),
+    "es": ("a o", "entre", "y"),
+    "it": ("a o", "[tf]ra", "e"),
+    "nl": ("tot of", "tussen", "en"),
+    "pt": ("a ou", "entre", "e"),
+}  # what stands between the ends, or before the first and between
 _SCALE = (
     r"(?: ?(?:k|m|bn|mio\.?|1000(?:000){0,3}|thousand|million|billion|tausend|millionen|mille|millones|milioni)(?!\w))?"
     r"(?: de| of)?"

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
-from vivavoce.addons.amounts import RANGE_WORDS, half_address
+from vivavoce.addons.amounts import half_address, range_words
 from vivavoce.addons.codes import (
     FEWEST_DIGITS,
     LINKING,
@@ -251,8 +251,17 @@ def _sifted(sentence: Sentence, hidden: list[tuple[str, Piece]]) -> tuple[list[t
     if not doubtful and not any(kind == "NUMBER" for kind, _ in hidden):
         return hidden, []
     meant = [piece for _, piece in pieces_of(sentence, ("MONEY", "PERCENT", "DATE", "TIME"))]
-    sure = [one for one in hidden if one[0] != "NUMBER" or not any(_covers(piece, one[1]) for piece in meant)]
-    return sure, [piece for piece in doubtful if not any(_covers(other, piece) for other in meant)]
+    sure = [one for one in hidden if one[0] != "NUMBER" or not _is_meant(sentence, one[1], meant)]
+    return sure, [piece for piece in doubtful if not _is_meant(sentence, piece, meant)]
+
+
+def _is_meant(sentence: Sentence, number: Piece, meant: Sequence[Piece]) -> bool:
+    """Tell whether a number is a part of an amount or a date; one that is announced is no first end of a range."""
+    announced = is_announced(sentence, number.first) or is_secret(sentence, number.first)
+    between = range_words(sentence.language) if announced else frozenset()
+    return any(
+        _covers(piece, number) and between.isdisjoint(sentence.lower[number.stop : piece.stop]) for piece in meant
+    )
 
 
 def _overlap(one: Piece, other: Piece) -> bool:
@@ -379,8 +388,9 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
         if at in numeric or sentence.lower[at] in _OPENING_WORDS or (stop == at + 1 and sentence.lower[at] in _JOINING):
             stop = at
         at -= 1
+    between = range_words(sentence.language)
     late = [at for at in sorted(numeric) if length - near <= at < stop]
-    while late and (late[0] - 1 in numeric or (late[0] - 2 in numeric and _is_range(sentence.lower[late[0] - 1]))):
+    while late and (late[0] - 1 in numeric or (late[0] - 2 in numeric and sentence.lower[late[0] - 1] in between)):
         late.insert(0, late[0] - 1)
     return min([stop, *late])
 
@@ -388,11 +398,7 @@ def _open_numbers(sentence: Sentence, near: int) -> int:
 @cache
 def _joining(language: str) -> frozenset[str]:
     """Give the words that a number may go on behind; those that are not in `_JOINING` begin none."""
-    return _JOINING | LINKING | RANGE_WORDS | _DECIMAL_MARKS | hesitations(language)
-
-
-def _is_range(word: str) -> bool:
-    return word == "and" or word in RANGE_WORDS
+    return _JOINING | LINKING | range_words(language) | _DECIMAL_MARKS | hesitations(language)
 
 
 _JOINING = word_set(
