@@ -435,6 +435,12 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
         ("change the code 4532 to 20 dollars", "change the code [NUMBER_1] to 20 dollars"),
         ("fr| la facture 98765432 ou 40 euros", "la facture [NUMBER_1] ou 40 euros"),
         ("de| mein Konto 12345678 oder 40 Euro", "mein Konto [NUMBER_1] oder 40 Euro"),
+        ("my phone number is 2004-1987", "my phone number is [PHONE_NUMBER_1]"),
+        ("call me at 020 1946-2012", "call me at [PHONE_NUMBER_1]"),
+        ("my account number is 1945-2010", "my account number is [NUMBER_1]"),
+        ("well my pin is 1999–2010 and that is all of it", "well my pin is [NUMBER_1] and that is all of it"),  # noqa: RUF001
+        ("de| meine Telefonnummer ist 2004-1987", "meine Telefonnummer ist [PHONE_NUMBER_1]"),
+        ("4111 1111 1945-2010", "[NUMBER_1]"),
         # HIDDEN
     ],
 )
@@ -452,6 +458,9 @@ def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str)
         "de| zwischen 2000 und 3000 Euro",
         "fr| entre 2000 et 3000 euros",
         "nl| 2000 tot 3000 euro",
+        "it was 1914-1918, 1939-1945 and then 1999–2010",  # noqa: RUF001
+        "in part B 1914-1918 is the theme",
+        "1999-2010 was good",
         # STAY
     ],
 )

@@ -80,7 +80,17 @@ def find_codes(sentence: Sentence, regions: Sequence[str] = ()) -> Iterator[tupl
 
 
 def digit_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
-    """Give the units of each run of digits; groups of digits with a word or two of `LINKING` between them are one."""
+    """Give the units of each run of digits; groups of digits with a word or two of `LINKING` between them are one.
+
+    Years that stand alone, `1914-1918`, are none unless they are announced as a number.
+    """
+    for run in _joined(sentence):
+        years = all(unit.years for unit in run)
+        if not years or is_announced(sentence, run[0].first) or is_secret(sentence, run[0].first):
+            yield run
+
+
+def _joined(sentence: Sentence) -> Iterator[Sequence[Unit]]:
     joined: list[Unit] = []
     for run in _runs(sentence, {Sort.DIGITS}):
         if joined and not _goes_on(sentence, joined, run):
@@ -93,7 +103,10 @@ def digit_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
 
 def code_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
     """Give the units of each run of digits, spelled letters and codes such as `GB29`."""
-    return _runs(sentence, {Sort.DIGITS, Sort.LETTERS, Sort.WORD})
+    for run in _runs(sentence, {Sort.DIGITS, Sort.LETTERS, Sort.WORD}):
+        if any(unit.years for unit in run) and all(unit.years or unit.text.isalpha() for unit in run):
+            continue
+        yield run
 
 
 def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:

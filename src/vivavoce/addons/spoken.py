@@ -81,7 +81,8 @@ class Sort(IntEnum):
 class Unit:
     """One thing that was said, as written: `text` in the words `[first, stop)`; after it a sentence may end.
 
-    Digits are `grouped` that are written in thousands, as quantities are: `12,345,678`.
+    Digits are `grouped` that are written in thousands, as quantities are: `12,345,678`. They are `years` where they are
+    written as a time from a year to a later one: `1914-1918`.
     """
 
     sort: Sort
@@ -90,6 +91,7 @@ class Unit:
     stop: int
     ends: bool = False
     grouped: bool = False
+    years: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,8 @@ class Sentence:
             ):
                 return self._make(Sort.LETTERS, part, at, at + 4)
             return self._make(Sort.LETTERS, part, at, at + 1)
+        if (years := _YEARS.fullmatch(part)) and years[1] < years[2]:
+            return Unit(Sort.DIGITS, years[1] + years[2], at, at + 1, years=True)
         if _WRITTEN_DIGITS.fullmatch(part) and not _NO_CODE.fullmatch(part):
             return self._make(Sort.DIGITS, re.sub(r"[^\d+]", "", part), at, at + 1)
         if _THOUSANDS.fullmatch(part):
@@ -381,9 +385,8 @@ _SYMBOLS = {
     },
 }  # fmt: skip
 _WRITTEN_DIGITS = re.compile(r"\+?\(?\d+(?:[-./_()]{1,2}\d+)*\)?")
-_NO_CODE = re.compile(
-    r"(?:0|[1-9]\d*)\.\d+|(?!0\d\d)\d{1,4}(?:/\d{1,4}){1,2}|\d{4}-\d{1,2}-\d{1,2}|(?:1[5-9]|20)\d\d-(?:1[5-9]|20)\d\d"
-)
+_NO_CODE = re.compile(r"(?:0|[1-9]\d*)\.\d+|(?!0\d\d)\d{1,4}(?:/\d{1,4}){1,2}|\d{4}-\d{1,2}-\d{1,2}")
+_YEARS = re.compile(r"((?:1[5-9]|20)\d\d)-((?:1[5-9]|20)\d\d)")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 _QUANTITY = re.compile(
     r"\W?(?:\d{1,3}(?:,\d{2,3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})*,\d+|\d+\.\d+|\d{1,2}:\d\d:\d\d)\D{0,4}"
@@ -391,7 +394,7 @@ _QUANTITY = re.compile(
 )
 _FEWEST_DIGITS = 5  # in a word that things are glued to; "covid-19" is one word
 _RANGE = re.compile(
-    r"(?<![\d–-])(?:\d{1,3}–\d{1,3}|(?:1[5-9]|20)\d\d–(?:\d\d|(?:1[5-9]|20)\d\d))(?![\d–-])"  # noqa: RUF001
+    r"(?<![\d–-])(?:\d{1,3}–\d{1,3}|(?:1[5-9]|20)\d\d–\d\d)(?![\d–-])"  # noqa: RUF001
 )
 _LINK = re.compile(r"\w@\w.*\.\w|://|\w\.\w+/|\w\.[^\W\d_]{2}")
 _BETWEEN_MAILS = re.compile(r"(?<![:/])/(?=[^/]*@)")
