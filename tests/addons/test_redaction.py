@@ -441,6 +441,8 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
         ("well my pin is 1999–2010 and that is all of it", "well my pin is [NUMBER_1] and that is all of it"),  # noqa: RUF001
         ("de| meine Telefonnummer ist 2004-1987", "meine Telefonnummer ist [PHONE_NUMBER_1]"),
         ("4111 1111 1945-2010", "[NUMBER_1]"),
+        ("fr| le 06.12.34.56.78 demain", "le [PHONE_NUMBER_1] demain"),
+        ("de| ruf 0151.2345678 an", "ruf [PHONE_NUMBER_1] an"),
         # HIDDEN
     ],
 )
@@ -461,6 +463,11 @@ def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str)
         "it was 1914-1918, 1939-1945 and then 1999–2010",  # noqa: RUF001
         "in part B 1914-1918 is the theme",
         "1999-2010 was good",
+        "de| Wir treffen uns am 01.12.",
+        "de| zwischen 01.12. und 24.12. ist zu",
+        "de| Um 09.30 Uhr geht es los",
+        "nl| om 09.30 uur",
+        "fr| de 09.00 à 17.30",
         # STAY
     ],
 )

@@ -385,7 +385,7 @@ _SYMBOLS = {
     },
 }  # fmt: skip
 _WRITTEN_DIGITS = re.compile(r"\+?\(?\d+(?:[-./_()]{1,2}\d+)*\)?")
-_NO_CODE = re.compile(r"(?:0|[1-9]\d*)\.\d+|(?!0\d\d)\d{1,4}(?:/\d{1,4}){1,2}|\d{4}-\d{1,2}-\d{1,2}")
+_NO_CODE = re.compile(r"(?:0|[1-9]\d*)\.\d+|[0-3]\d\.[0-5]\d|(?!0\d\d)\d{1,4}(?:/\d{1,4}){1,2}|\d{4}-\d{1,2}-\d{1,2}")
 _YEARS = re.compile(r"((?:1[5-9]|20)\d\d)-((?:1[5-9]|20)\d\d)")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 _QUANTITY = re.compile(
