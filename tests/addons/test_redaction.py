@@ -182,7 +182,16 @@ def test_half_a_street_is_hidden_where_it_is_announced() -> None:
     """The number and the name go behind "I live at"; elsewhere it may be anything."""
     assert redacted("and I live at 12 Baker") == "and I live at [ADDRESS_1]"
     assert redacted("my address is twelve") == "my address is [ADDRESS_1]"
-    assert redacted("I live 5 minutes away") == "I live 5 minutes away"
+    assert redacted("her address is at 12 North") == "her address is at [ADDRESS_1]"
+    for text in (
+        "I live 5 minutes away",
+        "he lives 3 blocks away",
+        "John lives 4 doors away",
+        "he lives 5 streets over",
+        "We have lived 20 summers here",
+        "I live at 12 o'clock sharp",
+    ):
+        assert redacted(text) == text
     assert redacted("then I went for 12 more") == "then I went for 12 more"
 
 
@@ -443,6 +452,10 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
         ("4111 1111 1945-2010", "[NUMBER_1]"),
         ("fr| le 06.12.34.56.78 demain", "le [PHONE_NUMBER_1] demain"),
         ("de| ruf 0151.2345678 an", "ruf [PHONE_NUMBER_1] an"),
+        ("they say 4111 okay 1111 okay 1111 okay 1111 to you", "they say [CREDIT_CARD_1] to you"),
+        ("my card is 4532. Okay. 1151. Okay. 1283 and so on", "my card is [NUMBER_1] and so on"),
+        ("my number is 415 okay 555 okay 2671 then", "my number is [PHONE_NUMBER_1] then"),
+        ("so it is 020 yes 7946 right 0958 then", "so it is [PHONE_NUMBER_1] then"),
         # HIDDEN
     ],
 )
@@ -468,6 +481,14 @@ def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str)
         "de| Um 09.30 Uhr geht es los",
         "nl| om 09.30 uur",
         "fr| de 09.00 à 17.30",
+        "Do you mean 500? Yes, 500 euros please.",
+        "Is it 250? Yes. 250 dollars",
+        "In 1999? Right, 2001 was it and so on",
+        "on flight 370, right, 239 people",
+        "and in room 101, right, 102 is taken",
+        "my account has 2500, right, 3500 dollars in it",
+        "de| Wir sind 500? Ja, 600 Leute",
+        "fr| en l'an 2000, oui, 2001 aussi je crois bien",
         # STAY
     ],
 )

@@ -17,6 +17,7 @@ from itertools import pairwise
 from phonenumbers import Leniency, PhoneNumberMatcher
 from stdnum import iban, luhn
 
+from vivavoce.addons.amounts import find_amounts
 from vivavoce.addons.spoken import Piece, Reading, Sentence, Sort, Unit, hesitations, word_set
 
 FEWEST_DIGITS = 5
@@ -35,6 +36,7 @@ LINKING = _FILLERS | _ANSWERS | _CONJUNCTIONS
 
 _MOST_LINKING = 2  # "yes and"
 _FEWEST_IN_GROUP = 3
+_FEWEST_WRITTEN = 7  # digits in all of groups that are written with "okay" between
 _FEWEST_READ_OUT = 4  # "one two three" is counting, a code is longer
 _CUE_WORDS = 8
 _ROUND_DIGITS = 4  # "1250000" may be a quantity, "12345000" hardly
@@ -91,14 +93,32 @@ def digit_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
 
 
 def _joined(sentence: Sentence) -> Iterator[Sequence[Unit]]:
-    joined: list[Unit] = []
+    groups: list[Sequence[Unit]] = []
     for run in _runs(sentence, {Sort.DIGITS}):
-        if joined and not _goes_on(sentence, joined, run):
-            yield tuple(joined)
-            joined = []
-        joined += run
-    if joined:
-        yield tuple(joined)
+        if groups and not _goes_on(sentence, groups, run):
+            yield from _as_one(sentence, groups)
+            groups = []
+        groups.append(run)
+    yield from _as_one(sentence, groups)
+
+
+def _as_one(sentence: Sentence, groups: Sequence[Sequence[Unit]]) -> Iterator[Sequence[Unit]]:
+    """Give groups as one run, unless they were written and may be quantities: "is it 500? yes, 600"."""
+    if len(groups) == 1:
+        yield groups[0]
+    elif groups:
+        units = tuple(unit for group in groups for unit in group)
+        if (
+            all(_is_group(group, written=False) for group in groups)
+            or is_announced(sentence, units[0].first)
+            or (
+                sum(len(unit.text) for unit in units) >= _FEWEST_WRITTEN and any(unit.text[0] in "+0" for unit in units)
+            )
+            or any(_cards(units))
+        ):
+            yield units
+        else:
+            yield from groups
 
 
 def code_runs(sentence: Sentence) -> Iterator[Sequence[Unit]]:
@@ -140,14 +160,23 @@ def _runs(sentence: Sentence, sorts: set[Sort]) -> Iterator[Sequence[Unit]]:
     yield from _closed(run)
 
 
-def _goes_on(sentence: Sentence, before: Sequence[Unit], after: Sequence[Unit]) -> bool:
+def _goes_on(sentence: Sentence, groups: Sequence[Sequence[Unit]], after: Sequence[Unit]) -> bool:
     """Tell whether a run is the next group of the number before it: "four five three, okay, two one nine"."""
-    between = {*sentence.lower[before[-1].stop : after[0].first]}
-    if not between or not between <= LINKING or after[0].first - before[-1].stop > _MOST_LINKING:
+    before = groups[-1]
+    stop, first = before[-1].stop, after[0].first
+    between = {*sentence.lower[stop:first]}
+    if not between or not between <= LINKING or first - stop > _MOST_LINKING:
         return False
-    written = between <= _ANSWERS
-    runs = (before, after)
-    return len(before) + len(after) <= _LONGEST_RUN and all(_is_group(run, written=written) for run in runs)
+    if sum(map(len, groups)) + len(after) > _LONGEST_RUN:
+        return False
+    if all(_is_group(run, written=False) for run in (before, after)):
+        return True
+    if not between <= _ANSWERS or not all(_is_group(run, written=True) for run in (before, after)):
+        return False
+    tail = sentence.tails[stop - 1]
+    if "?" in tail or ("." in tail and not is_announced(sentence, groups[0][0].first)):
+        return False
+    return not any(kind in {"MONEY", "PERCENT"} and piece.first == first for kind, piece in find_amounts(sentence))
 
 
 def _is_group(run: Sequence[Unit], *, written: bool) -> bool:
