@@ -51,7 +51,7 @@ def range_words(language: str) -> frozenset[str]:
 def half_address(sentence: Sentence) -> Piece | None:
     """Give what may begin an address that goes on in the utterance after: "I live at 12 Baker"."""
     match = _HALF_ADDRESS.search(sentence.figures.text) if sentence.language == "en" else None
-    if match is None or not _NO_STREET.isdisjoint(match["it"].lower().split()):
+    if match is None or not (_NO_STREET | _NO_NAME).isdisjoint(match["it"].lower().split()):
         return None
     return Piece(match["it"], *sentence.figures.words(*match.span("it")))
 
@@ -171,8 +171,9 @@ _NO_STREET = word_set(
     """the of to in on down up my a an for from at by this that your our their his her and or with off into per
     minutes more other people percent cars miles hours days years times is was are"""
 )
+_NO_NAME = word_set("o'clock blocks doors streets houses floors kilometers kilometres away over summers")
 _HALF_ADDRESS = re.compile(
-    r"\b(?:live|lives|living|lived|address is|address's) (?:at )?(?P<it>\d{1,5}[a-z]?(?: [\w'-]+){0,3})\W*$",
+    r"\b(?:(?:live|lives|living|lived) at|address is(?: at)?|address's(?: at)?) (?P<it>\d{1,5}[a-z]?(?: [\w'-]+){0,3})\W*$",
     re.IGNORECASE,
 )
 _UNIT = r"(?:,? (?:apartment|apt\.?|flat|suite|unit|number|floor) [\w-]+)?"
