@@ -173,7 +173,7 @@ _NO_STREET = word_set(
 )
 _NO_NAME = word_set("o'clock blocks doors streets houses floors kilometers kilometres away over summers")
 _HALF_ADDRESS = re.compile(
-    r"\b(?:(?:live|lives|living|lived) at|address is(?: at)?|address's(?: at)?) (?P<it>\d{1,5}[a-z]?(?: [\w'-]+){0,3})\W*$",
+    r"\b(?:(?:live|lives|living|lived) at|address(?: is|'s)(?: at)?) (?P<it>\d{1,5}[a-z]?(?: [\w'-]+){0,3})\W*$",
     re.IGNORECASE,
 )
 _UNIT = r"(?:,? (?:apartment|apt\.?|flat|suite|unit|number|floor) [\w-]+)?"
