@@ -456,6 +456,10 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
         ("my card is 4532. Okay. 1151. Okay. 1283 and so on", "my card is [NUMBER_1] and so on"),
         ("my number is 415 okay 555 okay 2671 then", "my number is [PHONE_NUMBER_1] then"),
         ("so it is 020 yes 7946 right 0958 then", "so it is [PHONE_NUMBER_1] then"),
+        ("it is GB29-NWBK-6016-1331-9268-19 so", "it is [IBAN_1] so"),
+        ("NWBK60161331926819 is the end of it", "[IBAN_1] is the end of it"),
+        ("my account is 12345678-abc and so on", "my account is [NUMBER_1] and so on"),
+        ("well you see it is 555.123-4567 so we go", "well you see it is [NUMBER_1] so we go"),
         # HIDDEN
     ],
 )
@@ -489,6 +493,18 @@ def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str)
         "my account has 2500, right, 3500 dollars in it",
         "de| Wir sind 500? Ja, 600 Leute",
         "fr| en l'an 2000, oui, 2001 aussi je crois bien",
+        "there are 10,000-20,000 people",
+        "1,200-1,500 people",
+        "16384-bit numbers",
+        "de| Die 100.000-Euro-Frage",
+        "ISO-9001:2015",
+        "Windows 95/98/2000/XP",
+        "1980s-1990s music",
+        "1,024x768",
+        "GPT-4o-2024-08-06",
+        "1080p60 and 2160p120",
+        "fr| 20h30-21h00",
+        "de| 08h30-12h00",
         # STAY
     ],
 )

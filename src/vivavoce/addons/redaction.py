@@ -69,6 +69,7 @@ _CONTINUATIONS = tuple(
 _MAILBOX_MARKS = frozenset({".", "_", "-"})
 _NO_CODE = re.compile(r"[A-Za-z]{2,}|\d+(?:st|nd|rd|th)", re.IGNORECASE)
 _IBAN_START = re.compile(r"[A-Z]{2}\d\d")
+_SHORTEST_GLUED = 10  # of an IBAN's end in one word
 _CUE_WORDS = 6  # between such a word and the address it announces
 
 
@@ -304,7 +305,8 @@ def _broken_ibans(sentence: Sentence) -> Iterator[Piece]:
                 units.pop(end)
         text = "".join(unit.text for unit in units).upper()
         digits = sum(letter.isdigit() for letter in text)
-        if digits == len(text):
+        glued = units and units[-1].stop - units[0].first == 1  # "1080p60"
+        if digits == len(text) or (glued and len(text) < _SHORTEST_GLUED and not _IBAN_START.match(text)):
             continue
         begins = units[-1].stop >= len(sentence.words) - _AT_EDGE and _IBAN_START.match(text)
         ends = units[0].first <= _AT_EDGE and digits > FEWEST_EDGE_DIGITS

@@ -305,7 +305,7 @@ def _is_letter(part: str) -> bool:
 @lru_cache(maxsize=1024)
 def _parts(core: str) -> Sequence[str]:
     """Give what a written word consists of: at least one part, itself unless things are glued together in it."""
-    if "–" in core or _QUANTITY.fullmatch(core):  # noqa: RUF001 - a range, see `_plain`
+    if "–" in core or _QUANTITY.fullmatch(core) or _COMPOUND.fullmatch(core):  # noqa: RUF001 - a range, see `_plain`
         return (core,)
     parts: list[str] = []
     for chunk in _CHUNKS.findall(core):
@@ -391,6 +391,13 @@ _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 _QUANTITY = re.compile(
     r"\W?(?:\d{1,3}(?:,\d{2,3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})*,\d+|\d+\.\d+|\d{1,2}:\d\d:\d\d)\D{0,4}"
     r"|[$€£¥₹][\d.,]+\w?|[\d.,]+[$€£¥₹%]"
+)
+_EVIDENT = r"(?:\d{1,3}(?:[.,]\d{3})+|\d{1,2}h\d\d|\d{4}s)"  # a quantity, a time or a decade, and no code
+_COMPOUND = re.compile(
+    rf"{_EVIDENT}(?:[-/x](?:{_EVIDENT}|\d{{1,4}}))+|\d{{1,4}}[-/x]{_EVIDENT}"
+    r"|(?:\d{1,5}|\d{1,3}(?:[.,]\d{3})+)(?:-[^\W\d_]{3,})+"
+    r"|[^\W\d_]+-\d{1,5}:(?:19|20)\d\d|[^\W\d_]+(?:-\w{1,3})?-20\d\d-[01]\d-[0-3]\d"
+    r"|(?!(?:\D*\d){9})(?:\d\d|(?:19|20)\d\d)(?:/(?:\d\d|(?:19|20)\d\d|[^\W\d_]{2,}))+"
 )
 _FEWEST_DIGITS = 5  # in a word that things are glued to; "covid-19" is one word
 _RANGE = re.compile(
