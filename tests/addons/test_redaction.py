@@ -460,6 +460,10 @@ def test_quantities_and_ranges_stay_however_they_are_written(text: str) -> None:
         ("NWBK60161331926819 is the end of it", "[IBAN_1] is the end of it"),
         ("my account is 12345678-abc and so on", "my account is [NUMBER_1] and so on"),
         ("well you see it is 555.123-4567 so we go", "well you see it is [NUMBER_1] so we go"),
+        ("so it is zero-two-zero-seven-nine-four-six then", "so it is [NUMBER_1] then"),
+        ("it is four-one-one-one-one-one-one-one-one-one-one-one-one-one-one-one then", "it is [CREDIT_CARD_1] then"),
+        ("it is forty-five-thirty-two-eleven-sixty-one then", "it is [NUMBER_1] then"),
+        ("de| es ist null-eins-sieben-sechs-drei-vier-neun also", "es ist [PHONE_NUMBER_1] also"),
         # HIDDEN
     ],
 )
@@ -505,6 +509,7 @@ def test_a_number_that_looks_like_a_quantity_is_hidden(text: str, expected: str)
         "1080p60 and 2160p120",
         "fr| 20h30-21h00",
         "de| 08h30-12h00",
+        "it is one-two and then two-by-two and a one-to-one",
         # STAY
     ],
 )

@@ -327,6 +327,9 @@ def _hyphened(word: str, language: str) -> Sequence[str]:
     words = word.split("-")
     if len(words) == 1 or language not in NUMBER_LANGUAGES or not all(map(str.isalpha, words)):
         return ()
+    table = _DIGIT_WORDS[language]
+    if all(part in table for part in words):
+        return tuple(str(table.index(part)) for part in words) if len(words) > 2 else ()  # noqa: PLR2004
     found = _find_numbers([_Token(part, apart=False, barred=False) for part in words], language)
     whole = sum(number.end - number.start for number in found) == len(words)
     digits = tuple(number.text for number in found)
@@ -339,6 +342,15 @@ def _tail(word: str) -> str:
 
 _HESITATIONS = word_set("uh uhm erm eh ehm hm hmm euh heu äh ähm öh")
 _ENGLISH_HESITATIONS = word_set("um umm er")  # elsewhere words: "um zehn", "er ist"
+_DIGIT_WORDS = {
+    "de": ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"],
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+    "es": ["cero", "uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve"],
+    "fr": ["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf"],
+    "it": ["zero", "uno", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove"],
+    "nl": ["nul", "een", "twee", "drie", "vier", "vijf", "zes", "zeven", "acht", "negen"],
+    "pt": ["zero", "um", "dois", "três", "quatro", "cinco", "seis", "sete", "oito", "nove"],
+}  # those from zero on, which need no grammar
 _DETERMINERS = word_set("the my your his her its our their every")
 _SECOND_OF = word_set(
     "january february march april may june july august september october november december floor time"
