@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.addons.sounds import distance, joined, sounds, worth
+from vivavoce.addons.sounds import distance, extended, joined, sounds, worth
 
 SOUNDS = st.text(
     st.sampled_from(sounds("the quick brown fox jumps over a lazy dog, judging measure", 1)[0]), max_size=12
@@ -82,3 +82,12 @@ def test_joined_sounds_have_no_equal_neighbours(parts):
     whole = joined(parts)
     assert all(one != other for one, other in itertools.pairwise(whole))
     assert joined([whole]) == whole
+
+
+@given(st.lists(st.text("ab的一", max_size=4), max_size=6))
+def test_a_sound_is_the_same_however_it_is_put_together(parts):
+    """Word by word or at once."""
+    sound = ""
+    for part in parts:
+        sound = extended(sound, joined([part]))
+    assert sound == joined(parts)

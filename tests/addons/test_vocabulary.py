@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.process import cdist
 
 from recordings import TRANSCRIPTS
 from sound import g711, recording_at
 from utterance_laws import TEXTS, check_words, utterance, utterances
+from vivavoce.addons import likenesses
 from vivavoce.addons.vocabulary import Vocabulary, VocabularyAddon, VocabularyEntry
 from vivavoce.engines.moonshine import MoonshineEngine
 from vivavoce.model import SAMPLE_RATE, AudioFormat, Clip
@@ -235,6 +237,29 @@ def test_entries_that_cannot_be_said_or_are_endless_are_found_by_their_letters()
     """No entry fails, and none costs more than a bounded time."""
     endless = " ".join(["very"] * 11)
     assert heard(f"東京 and {endless.upper()}!", "東京", endless, "", "  ", "-", "…") == f"東京 and {endless}!"
+
+
+@pytest.mark.parametrize(
+    ("language", "entry", "letters"),
+    [
+        ("en", "Bavarakomite" * 5, "abcdefghijklmnopqrstuvwxyz"),
+        ("en", "Bava Rakomi", "abcdefghijklmnopqrstuvwxyz"),
+        ("de", "ab" * 38, "ab"),
+        ("zh", "的一是不了人我在有他" * 8, "的一是不了人我在有他"),
+    ],
+)
+def test_what_counts_as_one_word_is_compared_a_bounded_number_of_times(monkeypatch, language, entry, letters):
+    """However long entries are, and however much is spelled out."""
+    compared = []
+
+    def counted(sounds, forms, **options):
+        compared.extend(sounds)
+        return cdist(sounds, forms, **options)
+
+    monkeypatch.setattr(likenesses, "cdist", counted)
+    said = utterance(list((letters * 300)[:300]), language=language)
+    Vocabulary([VocabularyEntry(value=entry), VocabularyEntry(value=letters[:4])], 1.0).rewrite(said, final=True)
+    assert len(compared) <= 2_500
 
 
 ENTRIES = st.builds(

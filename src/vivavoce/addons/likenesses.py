@@ -87,7 +87,12 @@ _LEAST_PER_EDIT = 2.0
 """Sounds that differ in n phones are taken to be n times this apart at least, which spares measuring most of them.
 Single edits can cost less, the sum of several hardly ever does."""
 _AT_ONCE = 256
-"""Windows that are compared with all entries at once, which bounds the memory."""
+"""Windows that are compared with entries at once, which bounds the memory."""
+_MOST_SPELLED = 20
+"""Letters of what is spelled out that count as one word."""
+_MOST_RUNS, _MOST_SPELLED_RUNS = 2_000, 1_000
+"""Windows of an utterance in which several words count as one, and those by phones, of which only what is spelled out
+does: shared out evenly among the words that they begin with, of which the shortest count."""
 _MOST_MEASURED = 256
 """Pairs of windows and forms whose distance is measured at once, the likeliest ones; a list of ordinary names comes to
 a few, one of a thousand like-sounding ones is kept from taking seconds."""
@@ -168,6 +173,7 @@ class Listener(ABC):
 
     _per_edit: float
     """What one edit costs at least, or hardly ever less."""
+    _most_runs = _MOST_RUNS
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._same = rewriting.Phrases(_letters, joint="")
@@ -188,6 +194,7 @@ class Listener(ABC):
         ]
         self._longest = 2 * max((len(form.sound) for form in self._forms), default=0)
         self._words = np.array([form.words for form in self._forms])
+        self._said = np.array([len(form.sound) for form in self._forms])
         self._most = np.array([form.most for form in self._forms])
         self._farthest = _FARTHEST_DOUBTED * np.array([self._worth(form.sound) for form in self._forms])
         self._odds = np.array([form.odds for form in self._forms])
@@ -225,8 +232,7 @@ class Listener(ABC):
             confidences = [_UNKNOWN_CONFIDENCE] * len(words)
         lengths = self._doubted_lengths if spare else self._lengths
         windows = self._windows([word.text for word in words], confidences, taken, lengths)
-        some_at_once = iter(lambda: list(islice(windows, _AT_ONCE)), [])
-        return [one for some in some_at_once for one in self._heard(some, spare)]
+        return self._heard(list(windows), spare)
 
     def _reach(self, most: NDArray[np.float64]) -> frozenset[int]:
         """Give the lengths of sounds that are no farther from every form than it may be."""
@@ -245,60 +251,83 @@ class Listener(ABC):
         """Give the runs of words that may be misheard: not beyond the end of a sentence or into a taken word."""
         bare = [rewriting.bare(text) for text in texts]
         said = [self._sound(body) if n not in taken else "" for n, (_, body, _) in enumerate(bare)]
+        lasts = [self._lasts(body, trail, sound) for (_, body, trail), sound in zip(bare, said, strict=True)]
+        ends = [_SENTENCE_END.search(text) is not None for text in texts]
         odds = [self._for_word(body, sure) for (_, body, _), sure in zip(bare, confidences, strict=True)]
         sure = [self._sureness(confidence) for confidence in confidences]
         pairs = [(before, after) for (_, before, _), (_, after, _) in pairwise(bare)]
         blanks = [0, *accumulate(not _run_on(*pair) for pair in pairs)]
         own = [0, *accumulate(not (_run_on(*pair) or _spelled(*pair)) for pair in pairs)]
         most_words, longest = int(self._words.max(initial=0)), max(lengths, default=0)
+        room = max(self._most_runs // max(len(own) - own[-1] - 1, 1), most_words)
         for first in (n for n, sound in enumerate(said) if sound):
+            sound, length, likely, surest, runs = "", 0, 0.0, -math.inf, 0
             for stop in range(first + 1, len(texts) + 1):
-                words = 1 + own[stop - 1] - own[first]
-                if stop - 1 in taken or words > most_words:
+                words, gaps = 1 + own[stop - 1] - own[first], blanks[stop - 1] - blanks[first]
+                if stop - 1 in taken or words > most_words or gaps + 1 - words >= _MOST_SPELLED or runs >= room:
                     break
-                lead, (_, body, trail) = bare[first][0], bare[stop - 1]
-                for ending in ("", *_POSSESSIVE.findall(body)):
-                    last = self._sound(body.removesuffix(ending)) if ending else said[stop - 1]
-                    sound = sounds.joined([*said[first : stop - 1], last])
-                    if last and len(sound) in lengths:
-                        against = _BY_WORD * (blanks[stop - 1] - blanks[first]) + max(sure[first:stop])
+                likely, surest = likely + odds[stop - 1], max(surest, sure[stop - 1])
+                for last, trail in lasts[stop - 1]:
+                    heard = sounds.extended(sound, last)
+                    if len(heard) in lengths:
+                        runs += words < stop - first
                         yield _Window(
                             first=first,
                             stop=stop,
                             words=words,
-                            lead=lead,
-                            trail=ending + trail,
-                            sound=sound,
-                            odds=sum(odds[first:stop]) + against,
+                            lead=bare[first][0],
+                            trail=trail,
+                            sound=heard,
+                            odds=likely + (_BY_WORD * gaps + surest),
                         )
-                length = sum(map(len, said[first:stop]))
-                if length > self._longest or len(sound) > longest or _SENTENCE_END.search(texts[stop - 1]):
+                sound, length = sounds.extended(sound, said[stop - 1]), length + len(said[stop - 1])
+                if length > self._longest or len(sound) > longest or ends[stop - 1]:
                     break
+
+    def _lasts(self, body: str, trail: str, sound: str) -> list[tuple[str, str]]:
+        """Give how a window's last word sounds, with and without an `'s`, and what follows it then."""
+        bare = [(self._sound(body.removesuffix(ending)), ending + trail) for ending in _POSSESSIVE.findall(body)]
+        return [each for each in ((sound, trail), *bare) if each[0]]
 
     def _heard(self, windows: Sequence[_Window], spare: float) -> list[Doubt]:
         """Give the forms that were heard in windows, and those that lack up to `spare` of odds."""
-        rooms = self._odds + np.array([window.odds for window in windows])[:, None] + spare
-        rooms = np.minimum(rooms / -_BY_DISTANCE, self._farthest if spare else self._most)
-        rooms[np.array([window.words for window in windows])[:, None] > self._words] = -1.0
-        edits = cdist(
-            [window.sound for window in windows],
-            [form.sound for form in self._forms],
-            scorer=Levenshtein.distance,
-            score_cutoff=max(int(rooms.max() // self._per_edit), 0),
-        )
-        slack = rooms - edits * self._per_edit
-        near = np.argwhere(slack >= 0)
+        alike: dict[int, list[int]] = {}
+        for row, window in enumerate(windows):
+            alike.setdefault(len(window.sound), []).append(row)
+        some = [rows[at : at + _AT_ONCE] for rows in alike.values() for at in range(0, len(rows), _AT_ONCE)]
+        if not some:
+            return []
+        near = np.concatenate([self._near(windows, rows, spare) for rows in some])
         most = _MOST_MEASURED if not spare else _MOST_DOUBTS_MEASURED
         if len(near) > most:
-            near = near[np.argsort(-slack[slack >= 0], kind="stable")[:most]]
+            near = near[near[:, 3] >= np.partition(near[:, 3], -most)[-most]]
+            near = near[np.argsort(-near[:, 3], kind="stable")[:most]]
         heard = []
-        for row, column in near.tolist():
-            window, form = windows[row], self._forms[column]
-            apart = self._distance(window.sound, form.sound, float(rooms[row, column]))
+        for row, column, limit, _ in near[np.lexsort((near[:, 1], near[:, 0]))].tolist():
+            window, form = windows[int(row)], self._forms[int(column)]
+            apart = self._distance(window.sound, form.sound, limit)
             if apart < math.inf:
                 odds = window.odds + form.odds + _BY_DISTANCE * apart
                 heard.append(Doubt(window=window, form=form, odds=odds))
         return heard
+
+    def _near(self, windows: Sequence[_Window], rows: Sequence[int], spare: float) -> NDArray[np.float64]:
+        """Give what may be within reach of windows with sounds of one length: window, form, limit, and room left."""
+        farthest = self._farthest if spare else self._most
+        least = np.abs(self._said - len(windows[rows[0]].sound)) * self._per_edit
+        (columns,) = np.nonzero(least <= farthest)
+        rooms = self._odds[columns] + np.array([windows[row].odds for row in rows])[:, None] + spare
+        rooms = np.minimum(rooms / -_BY_DISTANCE, farthest[columns])
+        rooms[np.array([windows[row].words for row in rows])[:, None] > self._words[columns]] = -1.0
+        edits = cdist(
+            [windows[row].sound for row in rows],
+            [self._forms[column].sound for column in columns],
+            scorer=Levenshtein.distance,
+            score_cutoff=max(int(rooms.max(initial=0.0) // self._per_edit), 0),
+        )
+        slack = rooms - edits * self._per_edit
+        here, there = np.nonzero(slack >= 0)
+        return np.stack((np.array(rows)[here], columns[there], rooms[here, there], slack[here, there]), axis=1)
 
     @abstractmethod
     def _sounds(self, text: str) -> list[str]:
@@ -368,6 +397,7 @@ class English(Listener):
     """Listens to phones."""
 
     _per_edit = _LEAST_PER_EDIT
+    _most_runs = _MOST_SPELLED_RUNS
 
     def _sounds(self, text: str) -> list[str]:
         return sounds.sounds(text, MOST_SOUNDS)

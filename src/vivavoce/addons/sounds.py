@@ -77,6 +77,11 @@ def joined(sounds: Sequence[str]) -> str:
     return _REPEATED.sub(r"\1", "".join(sounds))
 
 
+def extended(before: str, after: str) -> str:
+    """Give two sounds, each as `joined` gives it, said one after the other."""
+    return before + (after[1:] if before[-1:] == after[:1] and _REPEATED.match(after[:1] * 2) else after)
+
+
 def sounds(text: str, most: int) -> list[str]:
     """Give the likeliest sounds of a written text, up to `most`, the likeliest first; none where nothing is said."""
     said = [pronounce.variants(word) for word in pronounce.spoken(text)]
