@@ -382,6 +382,33 @@ def test_a_download_from_the_hub_goes_on_where_it_stopped(site, tmp_path, monkey
     assert left_in(tmp_path) == ["SHA256SUMS", "config.json", "m", "model.bin"]
 
 
+@pytest.mark.parametrize(("before", "after"), [("a", "a/b"), ("a/b", "a")])
+def test_a_file_of_an_earlier_try_may_be_a_directory_now(site, tmp_path, monkeypatch, before, after):
+    """And the reverse: what another state of the repository had is in nobody's way."""
+    use_hub(site, monkeypatch)
+    as_hub(site, "owner/other", {before: b"old", "model.bin": b"weights"})
+    del site.pages[f"/owner/other/resolve/{'a' * 40}/model.bin"]
+    with pytest.raises(Interrupted):
+        fetch_from_hub("owner/other", [], tmp_path / "m")
+    as_hub(site, "owner/other", {after: b"new", "model.bin": b"weights"})
+    fetch_from_hub("owner/other", [], tmp_path / "m")
+    assert (tmp_path / "m" / after).read_bytes() == b"new"
+    assert wrong_files(tmp_path / "m") == []
+
+
+def test_no_more_comes_than_a_file_has(site, tmp_path, monkeypatch):
+    """What goes on without end is given up soon, and not kept."""
+    use_hub(site, monkeypatch)
+    as_hub(site, "owner/other", {"model.bin": b"weights"})
+    endless = site.pages[f"/owner/other/resolve/{'a' * 40}/model.bin"] = b"weights" * 3_000_000
+    counted = []
+    monkeypatch.setattr("vivavoce.cli.fetching.sha256_of", lambda path: counted.append(path.stat().st_size) or "other")
+    with pytest.raises(SetupError, match="another checksum"):
+        fetch_from_hub("owner/other", [], tmp_path / "m")
+    assert 0 < max(counted) < len(endless) / 2
+    assert left_in(tmp_path) == []
+
+
 def test_a_mirror_cannot_write_elsewhere(site, tmp_path, monkeypatch):
     """Names that lead out of the model's directory are refused, and nothing is kept."""
     as_hub(site, "owner/other", {"../../evil": b"evil"})
@@ -554,6 +581,43 @@ def test_a_model_is_removed_with_its_files_where_that_is_wanted(site, tmp_path, 
     assert run(["models", "remove", "a", "--files", *place]) == 0
     assert left_in(tmp_path) == ["models", "models.toml"]
     assert (tmp_path / "models.toml").read_text() == ""
+
+
+@pytest.mark.parametrize("written", ["{0}/models/a/", "{0}/linked", "{0}/models/../models/a", "~/models/a", "models/a"])
+@pytest.mark.parametrize("where", ["model", "partial_model", "table"])
+def test_files_that_are_in_use_are_not_removed(tmp_path, monkeypatch, capsys, written, where):
+    """However the path to them is written: by another table, or by the settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "models" / "a"
+    own.mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(own)
+    used = written.format(tmp_path)
+    tables = '[a]\nengine = "moonshine"\n'
+    if where == "table":
+        tables += f'[b]\nengine = "moonshine"\nmodel = "{used}"\n'
+    else:
+        monkeypatch.setenv(f"VIVAVOCE_{where.upper()}", used)
+    (tmp_path / "models.toml").write_text(tables)
+    assert run(["models", "remove", "a", "--files", "--data-dir", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{own} is the " + ("model of b too" if where == "table" else f"server's {where}") in line
+    assert own.is_dir()
+    assert (tmp_path / "models.toml").read_text() == tables
+
+
+def test_a_model_that_is_being_downloaded_keeps_its_table(tmp_path, capsys):
+    """Nothing is removed before it is known that all can be."""
+    part = part_of(tmp_path / "models" / "a")
+    part.mkdir(parents=True)
+    table = '[a]\nengine = "moonshine"\n'
+    (tmp_path / "models.toml").write_text(table)
+    with FileLock(part / "lock"):
+        assert run(["models", "remove", "a", "--files", "--data-dir", str(tmp_path)]) == 1
+    assert "a is being downloaded by another vivavoce" in capsys.readouterr().err
+    assert (tmp_path / "models.toml").read_text() == table
+    assert run(["models", "remove", "a", "--files", "--data-dir", str(tmp_path)]) == 0
+    assert left_in(tmp_path) == ["models", "models.toml"]
 
 
 def test_what_to_add_is_printed_for_a_shell(tmp_path, capsys):

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -89,11 +89,11 @@ def fetch_from_hub(repository: str, files: Sequence[str], target: Path) -> None:
         except Exception as error:
             raise Interrupted(f"the hub does not give {repository} ({type(error).__name__})") from error
         wanted = _wanted(about, repository, files)
-        for each in wanted:
-            _place(each, part, headers=build_hf_headers())
         whole = part / _WHOLE
         # An earlier try may have been for an earlier state of the repository.
         _leave_only(whole, {whole / each.name for each in wanted})
+        for each in wanted:
+            _place(each, part, headers=build_hf_headers())
         _finish(whole, target)
 
 
@@ -109,8 +109,8 @@ def fetch_from_url(url: str, sha256: str, target: Path) -> None:
     with _beside(target) as part:
         whole = part / _WHOLE
         if kind is None:
-            _place(file, part)
             _leave_only(whole, {whole / name})
+            _place(file, part)
             _finish(whole, target)
         else:
             _finish(_unpack(_fetch(file, part), kind, name, whole), target)
@@ -147,12 +147,17 @@ def wrong_files(directory: Path) -> list[str] | None:
     return found
 
 
-def forget(target: Path) -> None:
-    """Remove a model's directory, and what a download of it left; raises `SetupError` while there is one."""
+@contextmanager
+def unused(target: Path) -> Iterator[None]:
+    """Let no download of a model begin meanwhile where one was cut off; raises `SetupError` while there is one."""
     part = part_of(target)
-    if part.exists():
-        with _held(part):
-            shutil.rmtree(part, ignore_errors=True)
+    with _held(part) if part.exists() else nullcontext():
+        yield
+
+
+def forget(target: Path) -> None:
+    """Remove a model's directory, and what a download of it left, while it is `unused`."""
+    shutil.rmtree(part_of(target), ignore_errors=True)
     if target.is_symlink():
         target.unlink()
     elif target.exists():
@@ -267,8 +272,12 @@ def _fetch(file: _File, part: Path, headers: Mapping[str, str] | None = None) ->
 
 
 def _leave_only(directory: Path, wanted: set[Path]) -> None:
-    for path in list(directory.rglob("*")):
-        if path.is_file() and path not in wanted:
+    """Remove all other files, and the directories that are empty then: one may be in the place of a file."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):
+                path.rmdir()
+        elif path not in wanted:
             path.unlink()
 
 
@@ -298,9 +307,7 @@ def _download(file: _File, path: Path, headers: Mapping[str, str]) -> None:
         for tries_left in reversed(range(TRIES)):
             before = path.stat().st_size if path.exists() else 0
             try:
-                _continue(
-                    client, file.url, path, lambda done, total: progress.update(task, completed=done, total=total)
-                )
+                _continue(client, file, path, lambda done, total: progress.update(task, completed=done, total=total))
             except httpx.HTTPError as error:
                 got_on = path.exists() and path.stat().st_size > before
                 if isinstance(error, httpx.HTTPStatusError) or not (tries_left and got_on):
@@ -314,10 +321,10 @@ def _why(error: httpx.HTTPError) -> str:
     return f"HTTP {response.status_code}" if response is not None else type(error).__name__
 
 
-def _continue(client: httpx.Client, url: str, path: Path, show: Callable[[int, int | None], None]) -> None:
+def _continue(client: httpx.Client, wanted: _File, path: Path, show: Callable[[int, int | None], None]) -> None:
     start = path.stat().st_size if path.exists() else 0
     headers = {"accept-encoding": "identity", **({"range": f"bytes={start}-"} if start else {})}
-    with client.stream("GET", url, headers=headers) as response:
+    with client.stream("GET", wanted.url, headers=headers) as response:
         if start and response.status_code == _NO_RANGE:
             # All of it is there, or it is another file now: the checksum will tell.
             return
@@ -330,6 +337,9 @@ def _continue(client: httpx.Client, url: str, path: Path, show: Callable[[int, i
             for piece in response.iter_raw():
                 file.write(piece)
                 show(file.tell(), total)
+                # The checksum tells that it is wrong, without all that may follow.
+                if wanted.size is not None and file.tell() > wanted.size:
+                    return
 
 
 def _unpack(archive: Path, kind: str, name: str, inside: Path) -> Path:

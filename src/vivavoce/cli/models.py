@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from vivavoce.cli.keys import Config, DataDir
 from vivavoce.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vivavoce.config import Settings
     from vivavoce.plugins import EngineInfo, KnownModel
@@ -166,7 +167,7 @@ def remove(
     config: Config = None,
 ) -> None:
     """Remove a model; sessions of a running server that have it keep it until they end."""
-    from vivavoce.cli.fetching import forget, part_of
+    from vivavoce.cli.fetching import forget, part_of, unused
     from vivavoce.cli.model_tables import remove_table
     from vivavoce.config import load_settings
     from vivavoce.runtime.entries import models_file, read_entries
@@ -178,13 +179,13 @@ def remove(
     if name not in entries and not (files and left):
         has_files = f", but files: add --files to remove {own}" if left else ": see `vivavoce models list`"
         raise SetupError(f"there is no model {name} in {models_file(settings)}{has_files}")
-    users = sorted(other for other, entry in entries.items() if other != name and entry.model == str(own))
-    if files and users:
-        raise SetupError(f"{own} is the model of {', '.join(users)} too; remove that first, or leave --files out")
-    if name in entries:
-        remove_table(settings, name)
     if files:
-        forget(own)
+        _check_unused(own, {other: entry.model for other, entry in entries.items() if other != name}, settings)
+    with unused(own) if files else nullcontext():
+        if name in entries:
+            remove_table(settings, name)
+        if files:
+            forget(own)
     elsewhere = entries[name].model if name in entries else None
     kept = own if left and not files else elsewhere if elsewhere not in {None, str(own)} else None
     typer.echo(f"{name} is removed" + (f"; {kept} stays as it is" if kept is not None else ""), err=True)
@@ -284,6 +285,30 @@ def _downloads(settings: Settings, name: str) -> Path:
     if Path(name).name != name or name.startswith("."):
         raise SetupError(f"{name!r} is no name for a model")
     return model_directory(settings, name)
+
+
+def _check_unused(own: Path, others: Mapping[str, str | None], settings: Settings) -> None:
+    """Raise `SetupError` where what is in a directory is the model of another table, or of the settings."""
+    users = sorted(other for other, model in others.items() if _is_in(model, own))
+    if users:
+        raise SetupError(f"{own} is the model of {', '.join(users)} too; remove that first, or leave --files out")
+    for key in ("model", "partial_model"):
+        if _is_in(getattr(settings, key), own):
+            raise SetupError(f"{own} is the server's {key}; change that setting first, or leave --files out")
+
+
+def _is_in(model: str | None, own: Path) -> bool:
+    """Tell whether a model's name is a path that is gone when a directory is removed, or a link to one."""
+    try:
+        path = Path(model or "").expanduser()
+        if path.is_absolute() and path.is_relative_to(own.absolute()):
+            return True
+        # A name that the engine knows is no path, and behind a link nothing is removed.
+        named = model is not None and (path.is_absolute() or path.exists())
+        return named and not own.is_symlink() and path.resolve().is_relative_to(own.resolve())
+    except (OSError, RuntimeError, ValueError):
+        # It leads nowhere.
+        return False
 
 
 def _languages(codes: list[str] | None) -> str:
