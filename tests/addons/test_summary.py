@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -158,9 +159,7 @@ def test_hours_of_speech_have_a_summary_no_longer_than_any():
 def answering(question):
     """Answer as a model would, each prompt in its form."""
     if "points" in question.body["response_format"]["json_schema"]["schema"]["properties"]:
-        return says(
-            r'{"points": ["First.", "- Second\nline.", "", "-", "* 3rd\n- 4 - 5", "10. - **Sixth**", "2.5 km"]}'
-        )
+        return says(r'{"points": ["First.", "- Second\nline.", "", "-", "* 3rd\n- 4 - 5", "- - **Sixth**", "2.5 km"]}')
     return says('{"summary": " It was about books. "}')
 
 
@@ -187,6 +186,22 @@ def test_a_language_model_is_asked_once_for_a_short_transcript(kind, wanted):
     [question] = chat.questions
     assert question.given == {"language": "en", "turns": [{"text": CALL.text}]}
     assert "library" not in question.system
+
+
+@pytest.mark.parametrize(
+    ("points", "wanted"),
+    [
+        (["15. Mai ist der Termin", "- 12. Mai: Treffen"], ["15. Mai ist der Termin", "12. Mai: Treffen"]),
+        (["3. Quartal", "1. FC Köln"], ["3. Quartal", "1. FC Köln"]),
+        (["1. - One", "2) Two", "3. 15. Mai"], ["One", "Two", "15. Mai"]),
+        (["1. One\nmore\n2. Two"], ["One more", "Two"]),
+        (["- 1. Mai", "- 2. Mai"], ["1. Mai", "2. Mai"]),
+    ],
+)
+def test_numbers_are_markers_where_points_are_counted(points, wanted):
+    """Dates and ordinals stay."""
+    with chatting(lambda _: says(json.dumps({"points": points}))) as chat:
+        assert llm_summary(chat, "bullet_points", CALL) == "\n".join(f"- {point}" for point in wanted)
 
 
 def test_points_of_markers_alone_are_none():

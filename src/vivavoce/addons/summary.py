@@ -32,7 +32,8 @@ MAX_LETTERS = {"general": 4_000, "bullet_points": 4_000, "concise": 1_000, "part
 
 _SENTENCE_WORDS = 15
 _POINTS = (3, 10)
-_MARKER = re.compile(r"(?:^|\n)(?:\s*(?:[-*•–—]|\d{1,2}[.)])(?=\s|$))+")  # noqa: RUF001
+_DASH = re.compile(r"^\s*(?:[-*•–—](?:\s+|$))+")  # noqa: RUF001
+_NUMBER = re.compile(r"^\s*(\d{1,2})[.)](?:\s+|$)")
 _LONG_WORD = 12
 _LEVELS = 4  # notes of notes of notes: more than any session has words for
 
@@ -109,12 +110,12 @@ class LlmSummary:
             return self._ask(f"summary_{self._kind}", given, most, deadline)
 
         def fits(answer: _Points) -> bool:
-            return any(map(_items, answer.points)) and sum(map(len, answer.points)) <= most
+            return bool(_items(answer.points)) and sum(map(len, answer.points)) <= most
 
         found = self._llm.ask(
             "summary_bullet_points", given, _Points, fits=fits, within_s=_left_s(deadline), live=False
         )
-        return "\n".join(f"- {point}" for text in found.points for point in _items(text))
+        return "\n".join(f"- {point}" for point in _items(found.points))
 
     def _notes(self, parts: Sequence[Mapping[str, Any]], deadline: float) -> list[str]:
         """Give notes of each part, in order; after the first failure no other part is begun."""
@@ -191,9 +192,32 @@ def _written_words(text: str) -> int:
     return max(text.count(" ") + 1, len(text) // _LONG_WORD)
 
 
-def _items(text: str) -> list[str]:
-    """Give the points in what a language model wrote for one, without the markers that it may put before each."""
-    return [item for part in _MARKER.split(text) if (item := " ".join(part.split()))]
+def _items(texts: Sequence[str]) -> list[str]:
+    """Give the points in what a language model wrote, without the markers that it may put before each.
+
+    A number is a marker where it is the place of its point, and others are numbered so: `15. Mai` is none.
+    """
+    lines, numbered = [], 0
+    for text in texts:
+        joined: list[str] = []
+        for line in text.split("\n"):
+            number = _NUMBER.match(line)
+            place = number is not None and int(number[1]) == numbered + 1
+            numbered += place
+            if place or _DASH.match(line) or not joined:
+                joined.append(line)
+            else:
+                joined[-1] += f" {line}"
+        lines += joined
+    several = numbered > 1
+    found, place = [], 1
+    for line in lines:
+        number = _NUMBER.match(line)
+        counted = several and number is not None and int(number[1]) == place
+        place += counted
+        bare = _NUMBER.sub("", line, count=1) if counted else line
+        found.append(" ".join(_DASH.sub("", bare, count=1).split()))
+    return [item for item in found if item]
 
 
 def _windows(items: Sequence[Item], count: Callable[[Item], int]) -> list[list[Item]]:
