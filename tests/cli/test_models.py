@@ -540,6 +540,25 @@ def test_no_change_of_many_at_once_is_lost(tmp_path):
     assert left_in(tmp_path) == ["models.toml"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "after"),
+    [
+        (["remove", "a"], '# about b\n[b]\nengine = "moonshine"\n# end\n'),
+        (["remove", "b"], '[a]\nengine = "moonshine" # tiny\n\n# about b\n# end\n'),
+        (
+            ["add", "a", "--replace", "--engine", "moonshine", "--engine-threads", "2"],
+            '[a]\nengine = "moonshine" # tiny\nengine_threads = 2\n\n# about b\n[b]\nengine = "moonshine"\n# end\n',
+        ),
+    ],
+)
+def test_comments_of_other_tables_stay(tmp_path, arguments, after):
+    """They stand above their table, which is behind another one."""
+    before = '[a]\nengine = "moonshine" # tiny\n\n# about b\n[b]\nengine = "moonshine"\n# end\n'
+    (tmp_path / "models.toml").write_text(before)
+    assert run(["models", *arguments, "--data-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "models.toml").read_text() == after
+
+
 def test_a_link_stays_a_link_and_a_mode_stays_the_mode(tmp_path):
     """The file may be kept elsewhere, and be for some to read alone."""
     kept = tmp_path / "kept" / "ours.toml"

@@ -18,6 +18,7 @@ from vivavoce.errors import SetupError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
+    from tomlkit.items import Table
 
     from vivavoce.config import Settings
     from vivavoce.runtime.entries import Entry
@@ -46,7 +47,7 @@ def remove_table(settings: Settings, name: str) -> None:
     """Take a table out of the file; raises `SetupError` where another one needs it, and changes nothing then."""
     with _held(settings) as path:
         document = _read(path)
-        document.pop(name, None)
+        _take_out(document, name)
         _check(document, path)
         _put(document, path)
 
@@ -60,9 +61,45 @@ def _with_table(settings: Settings, name: str, table: Mapping[str, Any], taken: 
     if taken is not None and name in read_entries(path):
         raise SetupError(f"{path} has a model {name} already; {taken}")
     document = _read(path)
-    document[name] = dict(table)
+    _set(document, name, table)
     _check(document, path)
     return document
+
+
+def _set(document: TOMLDocument, name: str, given: Mapping[str, Any]) -> None:
+    """Make a table what is given; comments in it stay, and so do those behind it."""
+    from tomlkit.items import Table, Whitespace
+
+    table = document.get(name)
+    if not isinstance(table, Table):
+        document[name] = dict(given)
+        return
+    behind = _cut_end(table)
+    for key in table.keys() - given.keys():
+        table.remove(key)
+    table.update(given)
+    table.value.body.append((None, Whitespace(behind)))
+
+
+def _take_out(document: TOMLDocument, name: str) -> None:
+    """Remove a table, but not comments behind it: they are about what follows."""
+    from tomlkit.items import Table, Whitespace
+
+    table = document.get(name)
+    behind = _cut_end(table) if isinstance(table, Table) else ""
+    place = next((n for n, (key, _) in enumerate(document.body) if key is not None and key.key == name), None)
+    document.pop(name, None)
+    if place is not None and "#" in behind:
+        document.body[place] = (None, Whitespace(behind if place else behind.lstrip()))
+
+
+def _cut_end(table: Table) -> str:
+    """Take the comments and blank lines off the end of a table, and give them."""
+    body = table.value.body
+    end = 1 + max((n for n, (key, _) in enumerate(body) if key is not None), default=-1)
+    behind = "".join(item.as_string() for _, item in body[end:])
+    del body[end:]
+    return behind
 
 
 def _read(path: Path) -> TOMLDocument:
