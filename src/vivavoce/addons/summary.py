@@ -202,9 +202,9 @@ def _items(texts: Sequence[str]) -> list[str]:
         joined: list[str] = []
         for line in text.split("\n"):
             number = _NUMBER.match(line)
-            place = number is not None and int(number[1]) == numbered + 1
-            numbered += place
-            if place or _DASH.match(line) or not joined:
+            counted = number is not None and int(number[1]) == numbered + 1
+            numbered += counted
+            if counted or _DASH.match(line) or not joined:
                 joined.append(line)
             else:
                 joined[-1] += f" {line}"
