@@ -127,9 +127,8 @@ class Tracks:
         track.late = track.late + 1 if late else 0
         if track.late > _MOST_LATE:
             track.numbered = False
-            for each in [*track.unplaced, replace(media, number=None)]:
-                self._put(track, each, track.end)
-            track.unplaced.clear()
+            self._put_unplaced(track)
+            self._put(track, replace(media, number=None), track.end)
         if late:
             return
         insort(track.unplaced, media, key=attrgetter("number"))
@@ -142,6 +141,12 @@ class Tracks:
 
     def _queued(self, track: _Track) -> int:
         return sum(len(media.payload) for media in track.unplaced) // self._width
+
+    def _put_unplaced(self, track: _Track) -> None:
+        """Put the frames that wait for lower numbers as if none of those came."""
+        for media in track.unplaced:
+            self._put(track, media, track.end)
+        track.unplaced.clear()
 
     def _put(self, track: _Track, media: Media, at: int) -> None:
         """Place a frame, or let it wait for those before it."""
@@ -162,9 +167,7 @@ class Tracks:
         way.
         """
         for track in self._tracks:
-            for media in track.unplaced:
-                self._put(track, media, track.end)
-            track.unplaced.clear()
+            self._put_unplaced(track)
         apart = self._newest - self._heard()
         # A track alone is never ahead of itself, and may have been waiting for its own frames.
         stop = self._newest if apart > ahead_s * self._rate else self._heard()
