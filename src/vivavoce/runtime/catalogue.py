@@ -157,7 +157,7 @@ class Catalogue:
                 self._known = await asyncio.to_thread(known_models)
             slots = [self._default, *(self._find(name) for name in sorted(self._entries))]
             await asyncio.gather(*(self._describe(slot) for slot in slots))
-        known = self._known or () if fetchable else ()
+        known = (self._known if fetchable else None) or ()
         listed = [self._listed(slot, known) for slot in slots]
         here = [slot.recipe for slot, each in zip(slots, listed, strict=True) if each.get is None]
         return listed + missing(known, here, {each.name for each in listed})

@@ -134,6 +134,10 @@ class Session:
             at=time.monotonic(),
             ever_connected=bool(controls),
         )
+        self._go_on(record)
+
+    def _go_on(self, record: SessionRecord) -> None:
+        """Begin where an earlier process left the session, at nothing where there was none."""
         if record.audio_bytes:
             self._intake.restore(record.audio_bytes, record.ack_ends)
         if self._stopped:
