@@ -26,7 +26,8 @@ _START = 2
 """Letters by which most words are told to start no phrase."""
 
 
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+UNSPACED_RANGES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 """A letter of a script without blanks between words; there engines write any part of a text as a word."""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from vivavoce import pronounce
+from vivavoce.addons.rewriting import UNSPACED_RANGES, unspaced
 
 _CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
 _VOWELS = {
@@ -60,7 +61,7 @@ _ANYTHING = 0.03
 _LEAST_PUT_IN = 0.02
 """What it costs at least to hear a phone that was not said."""
 
-_REPEATED = re.compile(r"([^\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\1+")
+_REPEATED = re.compile(rf"([^{UNSPACED_RANGES}])\1+")
 
 _PHONES = [*_VOWELS, *_CONSONANTS.split()]
 _LETTERS = {phone: chr(ord("A") + n) for n, phone in enumerate(_PHONES)}
@@ -79,7 +80,8 @@ def joined(sounds: Sequence[str]) -> str:
 
 def extended(before: str, after: str) -> str:
     """Give two sounds, each as `joined` gives it, said one after the other."""
-    return before + (after[1:] if before[-1:] == after[:1] and _REPEATED.match(after[:1] * 2) else after)
+    once = before[-1:] == after[:1] and bool(after) and not unspaced(after[0])
+    return before + (after[1:] if once else after)
 
 
 def sounds(text: str, most: int) -> list[str]:
